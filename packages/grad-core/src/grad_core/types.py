@@ -1,0 +1,76 @@
+"""The types every package shares: trees, transformations and the plain states.
+
+A *gradient transformation* is a pair of pure functions::
+
+    state = init(params)
+    updates, state = update(updates, state, params)
+
+``update`` maps candidate updates (gradients, at first) to processed ones; it never touches the
+parameters. `apply_updates` does that, last.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+
+import jax
+import numpy as np
+
+PyTree: TypeAlias = object
+"""Any nesting of dicts, lists, tuples, dataclasses, ... known to JAX, with arrays as leaves."""
+
+ArrayTree: TypeAlias = PyTree
+Params: TypeAlias = PyTree
+Updates: TypeAlias = PyTree
+OptState: TypeAlias = PyTree
+
+Tree = TypeVar("Tree")
+"""A tree whose type goes in and comes out: ``zeros_like(tree: Tree) -> Tree``."""
+
+Numeric: TypeAlias = jax.Array | np.ndarray[Any, np.dtype[Any]] | np.number[Any] | float | int
+"""A real number, or an array of shape () of real dtype."""
+
+Schedule: TypeAlias = Callable[[Numeric], Numeric]
+"""A function from the step count, starting at 0, to a hyperparameter's value."""
+
+ScalarOrSchedule: TypeAlias = Numeric | Schedule
+
+
+class TransformInitFn(Protocol):
+    """``init(params) -> state``: the statistics of a transformation before its first update."""
+
+    def __call__(self, params: Params, /) -> OptState: ...
+
+
+class TransformUpdateFn(Protocol):
+    """``update(updates, state, params=None) -> (updates, state)``: one step."""
+
+    def __call__(
+        self, updates: Updates, state: OptState, /, params: Params | None = None
+    ) -> tuple[Updates, OptState]: ...
+
+
+class TransformUpdateExtraArgsFn(Protocol):
+    """An update function that also takes extra keyword arguments (``value=loss``, ...)."""
+
+    def __call__(
+        self,
+        updates: Updates,
+        state: OptState,
+        /,
+        params: Params | None = None,
+        **extra_args: object,
+    ) -> tuple[Updates, OptState]: ...
+
+
+class EmptyState(NamedTuple):
+    """The state of a transformation that keeps none."""
+
+
+class MaskedNode(NamedTuple):
+    """Stands where a leaf (or a subtree) was masked out; it has no leaves itself."""
+
+
+class MaskedState(NamedTuple):
+    """The state of the inner transformation, `MaskedNode` where the mask is False."""
+
+    inner_state: OptState
