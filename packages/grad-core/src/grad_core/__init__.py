@@ -1,0 +1,175 @@
+"""The core of gradient processing: types, combining, updating, generic building blocks.
+
+Everything public is here by name; ``tree``, ``tree_utils`` and ``projections`` are modules. To write
+a transformation of your own, start from `rule` and `LeafRule`.
+"""
+
+from grad_core import tree, tree_utils
+from grad_core.adding import AddDecayedWeightsState, add_decayed_weights
+from grad_core.averaging import EmaState, TraceState, ema, trace
+from grad_core.clipping import (
+    AdaptiveGradClipState,
+    ClipByGlobalNormState,
+    ClipState,
+    clip_by_global_norm,
+)
+from grad_core.combining import chain, named_chain
+from grad_core.conformance import conformance_of, example, exempt
+from grad_core.errors import (
+    LeafTypeError,
+    MissingArgumentError,
+    NotATransformationError,
+    TransformationError,
+    TreeMismatchError,
+)
+from grad_core.gradients import scale_gradient
+from grad_core.hyperparameters import (
+    Decay,
+    DType,
+    Fraction,
+    LearningRate,
+    NonNegative,
+    Real,
+    StepSchedule,
+)
+from grad_core.linear_algebra import global_norm, matrix_inverse_pth_root, nnls, power_iteration
+from grad_core.masking import MaskOrFn, masked
+from grad_core.numerics import (
+    abs_sq,
+    safe_divide,
+    safe_increment,
+    safe_int32_increment,
+    safe_norm,
+    safe_root_mean_squares,
+    safe_sqrt,
+)
+from grad_core.partitioning import MultiTransformState, PartitionState, multi_transform, partition
+from grad_core.rules import LeafRule, TreeRule
+from grad_core.scaling import (
+    ScaleByScheduleState,
+    ScaleState,
+    scale,
+    scale_by_learning_rate,
+    scale_by_schedule,
+)
+from grad_core.schedules import schedule
+from grad_core.stateless import (
+    identity,
+    init_empty_state,
+    set_to_zero,
+    stateless,
+    stateless_with_tree_map,
+    with_extra_args_support,
+)
+from grad_core.statistics import first_moment, full_like, second_moment, zeros_like
+from grad_core.transformations import rule, transformation
+from grad_core.types import (
+    ArrayTree,
+    EmptyState,
+    GradientTransformation,
+    GradientTransformationExtraArgs,
+    MaskedNode,
+    MaskedState,
+    Numeric,
+    OptState,
+    Params,
+    PyTree,
+    ScalarOrSchedule,
+    Schedule,
+    TransformInitFn,
+    TransformUpdateExtraArgsFn,
+    TransformUpdateFn,
+    Updates,
+)
+from grad_core.updating import apply_updates, incremental_update, periodic_update
+from grad_core.values import is_factory
+
+__all__ = [
+    "AdaptiveGradClipState",
+    "AddDecayedWeightsState",
+    "ArrayTree",
+    "ClipByGlobalNormState",
+    "ClipState",
+    "DType",
+    "Decay",
+    "EmaState",
+    "EmptyState",
+    "Fraction",
+    "GradientTransformation",
+    "GradientTransformationExtraArgs",
+    "LeafRule",
+    "LeafTypeError",
+    "LearningRate",
+    "MaskOrFn",
+    "MaskedNode",
+    "MaskedState",
+    "MissingArgumentError",
+    "MultiTransformState",
+    "NonNegative",
+    "NotATransformationError",
+    "Numeric",
+    "OptState",
+    "Params",
+    "PartitionState",
+    "PyTree",
+    "Real",
+    "ScalarOrSchedule",
+    "ScaleByScheduleState",
+    "ScaleState",
+    "Schedule",
+    "StepSchedule",
+    "TraceState",
+    "TransformInitFn",
+    "TransformUpdateExtraArgsFn",
+    "TransformUpdateFn",
+    "TransformationError",
+    "TreeMismatchError",
+    "TreeRule",
+    "Updates",
+    "abs_sq",
+    "add_decayed_weights",
+    "apply_updates",
+    "chain",
+    "clip_by_global_norm",
+    "conformance_of",
+    "ema",
+    "example",
+    "exempt",
+    "first_moment",
+    "full_like",
+    "global_norm",
+    "identity",
+    "incremental_update",
+    "init_empty_state",
+    "is_factory",
+    "masked",
+    "matrix_inverse_pth_root",
+    "multi_transform",
+    "named_chain",
+    "nnls",
+    "partition",
+    "periodic_update",
+    "power_iteration",
+    "rule",
+    "safe_divide",
+    "safe_increment",
+    "safe_int32_increment",
+    "safe_norm",
+    "safe_root_mean_squares",
+    "safe_sqrt",
+    "scale",
+    "scale_by_learning_rate",
+    "scale_by_schedule",
+    "scale_gradient",
+    "schedule",
+    "second_moment",
+    "set_to_zero",
+    "stateless",
+    "stateless_with_tree_map",
+    "trace",
+    "transformation",
+    "tree",
+    "tree_utils",
+    "with_extra_args_support",
+    "zeros_like",
+]

@@ -62,6 +62,41 @@ class TransformUpdateExtraArgsFn(Protocol):
     ) -> tuple[Updates, OptState]: ...
 
 
+class GradientTransformation(NamedTuple):
+    """A pair of pure functions, ``init`` and ``update``.
+
+    Attributes:
+      init: ``init(params) -> state``, the first statistics.
+      update: ``update(updates, state, params=None) -> (updates, state)``, one step.
+
+    Example:
+      >>> import jax
+      >>> from grad_core import EmptyState, GradientTransformation
+      >>> double = GradientTransformation(
+      ...     init=lambda params: EmptyState(),
+      ...     update=lambda updates, state, params=None: (
+      ...         jax.tree.map(lambda g: 2 * g, updates), state),
+      ... )
+      >>> double.update({"w": 1.5}, double.init({"w": 0.0}))
+      ({'w': 3.0}, EmptyState())
+    """
+
+    init: TransformInitFn
+    update: TransformUpdateFn
+
+    def __repr__(self) -> str:
+        call = getattr(self.init, "call", None)
+        if call is not None and call == getattr(self.update, "call", None):
+            return repr(call)
+        return f"{type(self).__name__}(init={self.init!r}, update={self.update!r})"
+
+
+class GradientTransformationExtraArgs(GradientTransformation):
+    """A transformation whose ``update`` also takes extra keyword arguments."""
+
+    update: TransformUpdateExtraArgsFn
+
+
 class EmptyState(NamedTuple):
     """The state of a transformation that keeps none."""
 

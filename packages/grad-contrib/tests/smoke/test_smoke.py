@@ -1,0 +1,7 @@
+"""grad_contrib, installed alone, can be imported. Only pytest and grad_contrib may be imported here."""
+
+import grad_contrib
+
+
+def test_exports_exactly_what_it_says() -> None:
+    assert all(hasattr(grad_contrib, name) for name in grad_contrib.__all__)

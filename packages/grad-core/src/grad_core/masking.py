@@ -1,0 +1,160 @@
+"""Transforming some leaves and passing the others through: `masked`."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+
+from grad_core import structure
+from grad_core.errors import LeafTypeError, shown
+from grad_core.nodes import Node, node_of, run
+from grad_core.rules import ExtraArgs
+from grad_core.transformations import from_node, transformation
+from grad_core.types import (
+    GradientTransformation,
+    GradientTransformationExtraArgs,
+    MaskedNode,
+    MaskedState,
+    OptState,
+    Params,
+    PyTree,
+    Updates,
+)
+
+MaskOrFn: TypeAlias = PyTree | Callable[[Params], PyTree]
+"""A tree of bools that is a prefix of the parameters', a function that makes one of them, a regular
+expression that whole paths such as ``encoder/kernel`` must match."""
+
+
+@transformation
+def masked(
+    inner: GradientTransformation, mask: MaskOrFn, *, mask_compatible_extra_args: bool = False
+) -> GradientTransformationExtraArgs:
+    r"""Applies a transformation to some leaves only; the updates of the others pass as they are.
+
+    The inner transformation sees a `MaskedNode` where the mask is False: it keeps no state there, and
+    norms leave those leaves out. To stop the others from moving, use `set_to_zero` on them (see
+    `partition`).
+
+    Args:
+      inner: The transformation for the leaves where the mask is True.
+      mask: A tree of bools, a prefix of the parameters'; or a function of the parameters (of the
+        updates, in ``update``) that returns one; or a regular expression that whole paths, keys
+        joined by ``/``, must match.
+      mask_compatible_extra_args: Whether to mask also those extra arguments of ``update`` that have
+        the structure of the updates.
+
+    Returns:
+      A transformation whose state is a `MaskedState`.
+
+    Raises:
+      TreeMismatchError: By ``init`` and ``update``, if the mask is no prefix of the tree.
+
+    Example:
+      >>> from grad_core import masked, scale
+      >>> tx = masked(scale(10.0), r".*bias")
+      >>> params = {"dense": {"bias": 1.0, "kernel": 1.0}}
+      >>> updates, state = tx.update(params, tx.init(params))
+      >>> updates
+      {'dense': {'bias': Array(10., dtype=float32), 'kernel': Array(1., dtype=float32)}}
+    """
+    return from_node(Masked(node_of(inner, "masked"), mask, mask_compatible_extra_args))
+
+
+class Masked(Node):
+    """A node for the leaves where a mask is True: a static tree or pattern, or a function."""
+
+    takes_extra_args = True
+
+    def __init__(self, inner: Node, mask: Any, mask_extra_args: bool = False) -> None:
+        self.inner = inner
+        self.mask = mask if _is_static(mask) else _freeze(mask)
+        self.mask_extra_args = mask_extra_args
+        self.label = "masked"
+        self.pure = inner.pure and not structure.is_function(mask)
+        self.has_schedules = inner.has_schedules
+        self.extra_names = inner.extra_names
+
+    def init(self, params: Params) -> OptState:
+        mask = self._mask_for(params, "params")
+        return MaskedState(inner_state=self.inner.start(select(mask, params)))
+
+    def step(
+        self, updates: Updates, state: OptState, params: Params | None, extra_args: ExtraArgs
+    ) -> tuple[Updates, OptState]:
+        mask = self._mask_for(updates, "updates")
+        if structure.is_function(self.mask):
+            known = Masked(self.inner, mask, self.mask_extra_args).labelled(self.label)
+            return known.update(updates, state, params, extra_args)
+        advance = functools.partial(run, self.inner) if self.inner.pure else self.inner.update
+        if self.mask_extra_args:
+            alike = jax.tree.structure(updates)
+            extra_args = {
+                name: select(mask, x) if jax.tree.structure(x) == alike else x
+                for name, x in extra_args.items()
+            }
+        if params is not None:
+            structure.check_prefix(mask, params, ("mask", "params"))
+            params = select(mask, params)
+        inner_state = state.inner_state  # type: ignore[attr-defined]
+        new, inner_state = advance(select(mask, updates), inner_state, params, extra_args)
+        merged = jax.tree.map(lambda m, there, old: there if m else old, mask, new, updates)
+        return merged, MaskedState(inner_state=inner_state)
+
+    def resolve(self, state: OptState) -> Node:
+        if not self.has_schedules:
+            return self
+        inner = self.inner.resolve(state.inner_state)  # type: ignore[attr-defined]
+        return Masked(inner, self.mask, self.mask_extra_args).labelled(self.label)
+
+    def params_owners(self) -> tuple[str, ...]:
+        owners = self.inner.params_owners()
+        return (*owners, self.label) if owners else ()
+
+    def _mask_for(self, tree: PyTree, name: str) -> PyTree:
+        """The mask as a tree of bools, checked to be a prefix of `tree`."""
+        if isinstance(self.mask, str):
+            return structure.matches(self.mask, tree)
+        if isinstance(self.mask, structure.FrozenTree):
+            mask = self.mask.thaw()
+        else:
+            mask = _freeze(self.mask(tree)).thaw()
+        structure.check_prefix(mask, tree, ("mask", name))
+        return mask
+
+
+def select(mask: PyTree, tree: PyTree) -> PyTree:
+    """The tree with a `MaskedNode` wherever the mask, a prefix of it, is False."""
+    return jax.tree.map(lambda m, x: x if m else MaskedNode(), mask, tree)
+
+
+def _is_static(mask: object) -> bool:
+    return isinstance(mask, str | structure.FrozenTree) or structure.is_function(mask)
+
+
+def _freeze(mask: PyTree) -> structure.FrozenTree:
+    return structure.FrozenTree(jax.tree.map(_as_bool, mask))
+
+
+def _as_bool(x: Any) -> bool:
+    if isinstance(x, jax.core.Tracer) or not isinstance(x, bool | int | np.bool_ | np.ndarray | jax.Array):
+        raise LeafTypeError(
+            f"a mask must hold True or False, known before tracing; got {shown(x)}."
+        )
+    return bool(x)
+
+
+def _flatten(node: Masked) -> tuple[tuple[Node], tuple[Any, ...]]:
+    return (node.inner,), (node.mask, node.mask_extra_args, node.label)
+
+
+def _unflatten(aux: tuple[Any, ...], children: Sequence[Node]) -> Masked:
+    node = object.__new__(Masked)
+    node.inner = children[0]
+    node.mask, node.mask_extra_args, node.label = aux
+    return node
+
+
+jax.tree_util.register_pytree_node(Masked, _flatten, _unflatten)

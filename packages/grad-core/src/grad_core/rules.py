@@ -1,0 +1,335 @@
+"""The leaf rule: a transformation told by what it does to one array.
+
+Nearly every transformation is a little arithmetic on one array and its statistics, with a few
+scalars shared by all arrays of the tree. A `LeafRule` states just that, and this module carries it
+to trees: precision, absent leaves, errors with paths, one trace per distinct shape. How updates are
+dispatched is in `grad_core.nodes`; the whole pattern is told in ``docs/pattern.md``.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from grad_core import structure
+from grad_core.errors import (
+    LeafTypeError,
+    MissingArgumentError,
+    TreeMismatchError,
+    naming,
+    shown,
+)
+from grad_core.numerics import safe_increment
+from grad_core.structure import flatten_like, where
+from grad_core.types import EmptyState, OptState, Params, PyTree, Updates
+from grad_core.values import Call
+
+ExtraArgs = dict[str, Any]
+InitLeaf = Callable[[jax.Array], jax.Array]
+
+
+class LeafRule:
+    """The rule of a transformation, for one leaf.
+
+    ``rule`` and ``once`` ask by parameter name for what they need, in any order:
+
+    - ``rule``: ``g``, the leaf's update; ``p``, its parameter; any statistic by its field name; any
+      scalar that ``once`` returns. It returns the new update, followed by the new statistics in the
+      order of the state's fields.
+    - ``once``, called once per update: ``count``, the number of updates before this one, and ``t``,
+      which is ``count + 1``; ``updates`` and ``params``, the whole trees; any other name is an extra
+      argument of `update`, required unless it has a default. It returns a dict of scalars.
+
+    Arrays come in at least float32 (or complex64) and go back in the dtypes they had.
+
+    Args:
+      rule: The arithmetic on one leaf.
+      state: The state's class, a NamedTuple. A field ``count`` is kept by the mechanism.
+      once: Computes the scalars that all leaves share.
+      **statistics: For each other field of the state, a function of the leaf's parameter that
+        makes the statistic's first value.
+
+    Raises:
+      TypeError: If the statistics are not the fields of the state.
+    """
+
+    def __init__(
+        self,
+        rule: Callable[..., Any],
+        state: type[tuple[Any, ...]] = EmptyState,
+        *,
+        once: Callable[..., dict[str, Any]] | None = None,
+        **statistics: InitLeaf,
+    ) -> None:
+        self.rule = rule
+        self.state = state
+        self.once = once
+        self.statistics = statistics
+        names: tuple[str, ...] = state._fields  # type: ignore[attr-defined]
+        self.counts = "count" in names and "count" not in statistics
+        self.fields = tuple(name for name in names if name in statistics)
+        if {*names} - {"count"} != {*statistics} - {"count"}:
+            raise TypeError(
+                f"LeafRule: {state.__name__} has the fields {', '.join(names)}, but first values "
+                f"are given for {', '.join(statistics) or 'none'}."
+            )
+
+    @functools.cached_property
+    def wants(self) -> tuple[str, ...]:
+        return tuple(inspect.signature(self.rule).parameters)
+
+    @functools.cached_property
+    def once_wants(self) -> dict[str, inspect.Parameter]:
+        return dict(inspect.signature(self.once).parameters) if self.once else {}
+
+    @property
+    def needs_params(self) -> bool:
+        return "p" in self.wants or "params" in self.once_wants
+
+    @property
+    def needs_tree(self) -> bool:
+        """Whether its scalars depend on all leaves, so that earlier rules must have finished."""
+        return "updates" in self.once_wants
+
+    @property
+    def extra_names(self) -> frozenset[str]:
+        return frozenset(self.once_wants) - {"count", "t", "updates", "params"}
+
+    def init(self, params: Params) -> OptState:
+        structure.check_inexact(params, "params")
+        trees = {field: jax.tree.map(self.statistics[field], params) for field in self.fields}
+        count = {"count": jnp.zeros([], jnp.int32)} if self.counts else {}
+        return self.state(**trees, **count)
+
+    def scalars(self, given: dict[str, Any]) -> dict[str, Any]:
+        """What `once` returns, given what it asks for."""
+        if self.once is None:
+            return {}
+        for name, parameter in self.once_wants.items():
+            if name not in given and parameter.default is parameter.empty:
+                raise MissingArgumentError(
+                    f"update() needs the extra argument {name!r}: "
+                    f"call update(updates, state, params, {name}=...)."
+                )
+        return self.once(**{name: given[name] for name in self.once_wants if name in given})
+
+    def on_leaf(
+        self, g: jax.Array, statistics: Sequence[Any], p: jax.Array | None, scalars: dict[str, Any]
+    ) -> tuple[jax.Array, tuple[Any, ...]]:
+        """One leaf's new update and statistics, in the dtypes of the old ones."""
+        pairs = zip(self.fields, statistics, strict=True)
+        given = {name: in_compute_precision(s) for name, s in pairs}
+        given |= in_real_precision(scalars, compute_dtype(g.dtype))
+        given["g"] = in_compute_precision(g)
+        if p is not None:
+            given["p"] = in_compute_precision(p)
+        out = self.rule(*(given[name] for name in self.wants))
+        new_g, *new = out if isinstance(out, tuple) else (out,)
+        new_statistics = tuple(
+            jnp.asarray(n).astype(s.dtype) for n, s in zip(new, statistics, strict=True)
+        )
+        return jnp.asarray(new_g).astype(g.dtype), new_statistics
+
+
+class TreeRule:
+    """The rule of a transformation that cannot be told leaf by leaf; it too runs compiled.
+
+    Args:
+      update: ``update(updates, state, params, **extra_args) -> (updates, state)``, pure.
+      init: ``init(params) -> state``.
+      needs_params: Whether ``update`` needs the parameters.
+      extra_names: The extra arguments that ``update`` takes, all optional.
+    """
+
+    def __init__(
+        self,
+        update: Callable[..., tuple[Updates, OptState]],
+        init: Callable[[Params], OptState] = lambda params: EmptyState(),
+        *,
+        needs_params: bool = False,
+        extra_names: Sequence[str] = (),
+    ) -> None:
+        self.update = update
+        self.init = init
+        self.needs_params = needs_params
+        self.extra_names = frozenset(extra_names)
+
+
+def compute_dtype(dtype: Any) -> Any:
+    """The dtype arithmetic is done in: at least float32, or complex64."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def in_compute_precision(x: Any) -> jax.Array:
+    """`x` in its compute dtype, if it is inexact."""
+    x = jnp.asarray(x)
+    return x.astype(compute_dtype(x.dtype)) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+
+
+def in_real_precision(tree: PyTree, dtype: Any) -> Any:
+    """Real scalars in the real dtype of `dtype`, so that they never widen the arithmetic."""
+    real = jnp.finfo(dtype).dtype
+
+    def cast(x: Any) -> Any:
+        x = jnp.asarray(x)
+        return x if jnp.iscomplexobj(x) or x.dtype == bool else x.astype(real)
+
+    return jax.tree.map(cast, tree)
+
+
+class Stage(NamedTuple):
+    """A leaf rule about to run: its hyperparameters, rule and state, and whose part it is."""
+
+    call: Call
+    spec: LeafRule
+    state: Any
+    owners: tuple[str, ...]
+
+
+class _Running(NamedTuple):
+    """A leaf rule in the middle of an update; statistics are listed by field, then by leaf."""
+
+    stage: Stage
+    scalars: dict[str, Any]
+    statistics: list[list[Any]]
+
+
+def run_rules(
+    stages: Sequence[Stage], updates: Updates, params: Params | None, extra_args: ExtraArgs
+) -> tuple[Updates, list[OptState]]:
+    """Applies leaf rules one after another, as one function per leaf.
+
+    A rule whose scalars depend on the whole tree (a global norm) first lets those before it finish.
+    """
+    tree = _Leaves(updates, params, stages)
+    running: list[_Running] = []
+    finished = 0
+    for stage in stages:
+        with naming_all(stage.owners):
+            if stage.spec.needs_tree:
+                tree.apply(running[finished:])
+                finished = len(running)
+            running.append(tree.begin(stage, extra_args))
+    tree.apply(running[finished:])
+    return tree.updates(), [tree.end(each) for each in running]
+
+
+class _Leaves:
+    """The leaves of the updates, and what belongs to them, during an update."""
+
+    def __init__(self, updates: Updates, params: Params | None, stages: Sequence[Stage]) -> None:
+        self.tree = updates
+        self.params = params
+        self.leaves, self.treedef = structure.flatten(updates)
+        self.parameters: list[Any] | None = None
+        self.there = [i for i, g in enumerate(self.leaves) if not structure.means_no_update(g)]
+        with naming_all(stages[0].owners):
+            for i in self.there:
+                structure.check_inexact_leaf(self.leaves[i], lambda i=i: self.path("updates", i))
+        wanting = next((stage for stage in stages if "p" in stage.spec.wants), None)
+        if wanting is not None:
+            with naming_all(wanting.owners):
+                self._take_parameters()
+
+    def path(self, name: str, i: int) -> str:
+        return where(name, structure.leaf_paths(self.tree)[i])
+
+    def updates(self) -> Updates:
+        return self.treedef.unflatten(self.leaves)
+
+    def _take_parameters(self) -> None:
+        names = ("updates", "params")
+        self.parameters = flatten_like(self.tree, self.treedef, self.params, names)
+        for i in self.there:
+            g, p = self.leaves[i], self.parameters[i]
+            if not structure.is_array(p):
+                raise TreeMismatchError(
+                    f"{self.path('updates', i)} is an array, but its parameter is {shown(p)}."
+                )
+            if jnp.shape(g) != jnp.shape(p):
+                raise TreeMismatchError(
+                    f"{self.path('updates', i)} has shape {jnp.shape(g)}, but "
+                    f"{self.path('params', i)} has shape {jnp.shape(p)}; they must be equal."
+                )
+            if jnp.iscomplexobj(g) and not jnp.iscomplexobj(p):
+                raise LeafTypeError(
+                    f"{self.path('updates', i)} is complex, but its parameter is real; "
+                    "take the real part of the update."
+                )
+
+    def begin(self, stage: Stage, extra_args: ExtraArgs) -> _Running:
+        """Computes a rule's scalars and finds its statistics."""
+        spec, given = stage.spec, dict(extra_args)
+        if spec.counts:
+            given |= {"count": stage.state.count, "t": safe_increment(stage.state.count)}
+        given["params"] = self.params
+        if spec.needs_tree:
+            given["updates"] = self.updates()
+        statistics = [self._statistics(stage.state, field) for field in spec.fields]
+        return _Running(stage, spec.scalars(given), statistics)
+
+    def _statistics(self, state: Any, field: str) -> list[Any]:
+        names = ("updates", f"state.{field}")
+        found = flatten_like(self.tree, self.treedef, getattr(state, field), names)
+        for i in self.there:
+            if not structure.is_array(found[i]):
+                raise TreeMismatchError(
+                    f"{self.path('updates', i)} is an array, but state.{field} has "
+                    f"{shown(found[i])} there; was init called with other parameters?"
+                )
+        return found
+
+    def apply(self, running: Sequence[_Running]) -> None:
+        """Runs the rules on each leaf that is there."""
+        if not running:
+            return
+        calls = tuple(each.stage.call for each in running)
+        scalars = tuple(each.scalars for each in running)
+        owners = running[0].stage.owners
+        needs_p = any("p" in each.stage.spec.wants for each in running)
+        for i in self.there:
+            p = self.parameters[i] if needs_p and self.parameters is not None else None
+            statistics = tuple(tuple(field[i] for field in each.statistics) for each in running)
+            with naming_all(owners):
+                self.leaves[i], new = _on_leaf(calls, scalars, self.leaves[i], statistics, p)
+            for each, values in zip(running, new, strict=True):
+                for field, value in zip(each.statistics, values, strict=True):
+                    field[i] = value
+
+    def end(self, running: _Running) -> OptState:
+        """The rule's new state."""
+        spec, state = running.stage.spec, running.stage.state
+        pairs = zip(spec.fields, running.statistics, strict=True)
+        trees = {field: self.treedef.unflatten(values) for field, values in pairs}
+        count = {"count": safe_increment(state.count)} if spec.counts else {}
+        return spec.state(**trees, **count)
+
+
+@jax.jit
+def _on_leaf(
+    calls: tuple[Call, ...],
+    scalars: tuple[dict[str, Any], ...],
+    g: jax.Array,
+    statistics: tuple[tuple[Any, ...], ...],
+    p: jax.Array | None,
+) -> tuple[jax.Array, tuple[tuple[Any, ...], ...]]:
+    """The fused rules on one leaf; one jaxpr serves all leaves of its shape and dtype."""
+    new: list[tuple[Any, ...]] = []
+    for call, k, s in zip(calls, scalars, statistics, strict=True):
+        spec: LeafRule = in_real_precision(call, compute_dtype(g.dtype)).build()
+        g, s = spec.on_leaf(g, s, p, k)
+        new.append(s)
+    return g, tuple(new)
+
+
+@contextmanager
+def naming_all(owners: Sequence[str]) -> Iterator[None]:
+    """`naming` for several names, given from the inside out."""
+    with ExitStack() as stack:
+        for owner in reversed(owners):
+            stack.enter_context(naming(owner))
+        yield

@@ -1,0 +1,94 @@
+"""Schedules as values, and how compiled code meets them.
+
+A schedule is any function from the step count to a hyperparameter. Those made by a factory that is
+decorated with `schedule` print, compare, hash and pickle as their call, and are evaluated inside
+compiled code; any other callable is called as it is, outside, with a concrete count if there is one.
+"""
+
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
+import jax
+
+from grad_core.types import Numeric, Schedule
+from grad_core.values import Call, Remembering, publish
+
+P = ParamSpec("P")
+
+
+class ScheduleFn(Remembering):
+    """A schedule that remembers the call that made it."""
+
+    def __call__(self, count: Numeric) -> Numeric:
+        return _evaluate(self.call, count)
+
+
+@jax.jit
+def _evaluate(call: Call, count: Numeric) -> Any:
+    return call.build()(count)
+
+
+def schedule(body: Callable[P, Schedule]) -> Callable[P, Schedule]:
+    """Makes a schedule factory's results values: printed, compared, hashed, pickled by their call.
+
+    The body takes the hyperparameters and returns a function of the step count, written in
+    `jax.numpy`. It may run more than once, also with traced hyperparameters; numeric arguments are
+    those annotated as such (see `grad_core.hyperparameters`).
+
+    Example:
+      >>> from grad_core import Real, Schedule, schedule
+      >>> @schedule
+      ... def halving(init_value: Real) -> Schedule:
+      ...     return lambda count: init_value * 0.5**count
+      >>> halving(8.0)
+      halving(init_value=8.0)
+      >>> float(halving(8.0)(2)), halving(8.0) == halving(8.0)
+      (2.0, True)
+    """
+    return publish(body, ScheduleFn)
+
+
+@jax.tree_util.register_pytree_node_class
+class TracedSchedule:
+    """One of our schedules inside compiled code: a pytree of its hyperparameters."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+
+    def __call__(self, count: Numeric) -> Any:
+        return self.call.build()(count)
+
+    def tree_flatten(self) -> tuple[tuple[Call], None]:
+        return (self.call,), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: tuple[Call]) -> "TracedSchedule":
+        return cls(children[0])
+
+
+@jax.tree_util.register_pytree_node_class
+class EvaluatedSchedule:
+    """A schedule of the user's, already called: the same value whatever the count."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self, count: Numeric) -> Any:
+        return self.value
+
+    def tree_flatten(self) -> tuple[tuple[Any], None]:
+        return (self.value,), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: tuple[Any]) -> "EvaluatedSchedule":
+        return cls(children[0])
+
+
+def in_compiled_code(call: Call) -> Call:
+    """The call with each schedule of ours in the form that compiled code takes."""
+    ours = {
+        name: TracedSchedule(in_compiled_code(value.call))
+        for name, value in call.arguments.items()
+        if isinstance(value, ScheduleFn)
+    }
+    return call.replace(**ours) if ours else call

@@ -1,0 +1,153 @@
+"""Transformations without state, and adapters to the types."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from grad_core.conformance import example
+from grad_core.rules import TreeRule
+from grad_core.structure import means_no_update
+from grad_core.transformations import rule, transformation
+from grad_core.types import (
+    EmptyState,
+    GradientTransformation,
+    GradientTransformationExtraArgs,
+    OptState,
+    Params,
+    Updates,
+)
+
+
+def init_empty_state(params: Params) -> EmptyState:
+    """An `EmptyState`, whatever the parameters: the ``init`` of transformations without state."""
+    del params
+    return EmptyState()
+
+
+@rule
+def identity() -> TreeRule:
+    """Returns updates as they are, of whatever dtype.
+
+    Returns:
+      A transformation without state.
+
+    Example:
+      >>> from grad_core import identity
+      >>> tx = identity()
+      >>> tx.update(2.0, tx.init(0.0))[0]
+      Array(2., dtype=float32, weak_type=True)
+    """
+    return TreeRule(lambda updates, state, params: (updates, state))
+
+
+@rule
+def set_to_zero() -> TreeRule:
+    """Replaces updates by zeros, of whatever dtype: the parameters stay as they are.
+
+    Returns:
+      A transformation without state.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from grad_core import set_to_zero
+      >>> tx = set_to_zero()
+      >>> tx.update({"w": jnp.array([2.0])}, tx.init({"w": jnp.array([0.0])}))[0]
+      {'w': Array([0.], dtype=float32)}
+    """
+
+    def update(updates: Updates, state: OptState, params: Params) -> tuple[Updates, OptState]:
+        zero = jax.tree.map(lambda g: g if means_no_update(g) else jnp.zeros_like(g), updates)
+        return zero, state
+
+    return TreeRule(update)
+
+
+@example(lambda updates, params: updates)
+@transformation
+def stateless(f: Callable[[Updates, Params | None], Updates]) -> GradientTransformation:
+    """A transformation from a function of updates and parameters.
+
+    Args:
+      f: ``f(updates, params) -> updates``. It is called as it is, not compiled.
+
+    Returns:
+      A transformation without state.
+
+    Example:
+      >>> import jax
+      >>> from grad_core import stateless
+      >>> decay = stateless(lambda g, p: jax.tree.map(lambda g, p: g + 0.5 * p, g, p))
+      >>> decay.update({"w": 1.0}, decay.init({"w": 2.0}), {"w": 2.0})[0]
+      {'w': 2.0}
+    """
+
+    def update(
+        updates: Updates, state: OptState, params: Params | None = None
+    ) -> tuple[Updates, OptState]:
+        return f(updates, params), state
+
+    return GradientTransformation(init_empty_state, update)
+
+
+@example(lambda g, p: g)
+@transformation
+def stateless_with_tree_map(
+    f: Callable[[jax.Array, jax.Array | None], jax.Array],
+) -> GradientTransformation:
+    """A transformation from a function of one leaf's update and parameter.
+
+    Args:
+      f: ``f(g, p) -> u``; `p` is None if ``update`` is called without parameters. It is called as it
+        is, not compiled.
+
+    Returns:
+      A transformation without state.
+
+    Example:
+      >>> from grad_core import stateless_with_tree_map
+      >>> decay = stateless_with_tree_map(lambda g, p: g + 0.5 * p)
+      >>> decay.update({"w": 1.0}, decay.init({"w": 2.0}), {"w": 2.0})[0]
+      {'w': 2.0}
+    """
+
+    def update(
+        updates: Updates, state: OptState, params: Params | None = None
+    ) -> tuple[Updates, OptState]:
+        if params is None:
+            return jax.tree.map(lambda g: f(g, None), updates), state
+        return jax.tree.map(f, updates, params), state
+
+    return GradientTransformation(init_empty_state, update)
+
+
+def with_extra_args_support(tx: GradientTransformation) -> GradientTransformationExtraArgs:
+    """The same transformation, with an ``update`` that takes extra keyword arguments.
+
+    Args:
+      tx: Any transformation. If it takes extra arguments already, it is returned as it is.
+
+    Returns:
+      A transformation that ignores extra arguments, if `tx` does not take them.
+
+    Example:
+      >>> from grad_core import GradientTransformation, with_extra_args_support
+      >>> tx = GradientTransformation(lambda p: (), lambda g, s, params=None: (g, s))
+      >>> with_extra_args_support(tx).update(1.0, (), value=3.0)
+      (1.0, ())
+    """
+    if isinstance(tx, GradientTransformationExtraArgs):
+        return tx
+    return _ignoring_extra_args(tx)
+
+
+@example(GradientTransformation(init_empty_state, lambda g, s, params=None: (g, s)))
+@transformation
+def _ignoring_extra_args(tx: GradientTransformation) -> GradientTransformationExtraArgs:
+    def update(
+        updates: Updates, state: OptState, params: Params | None = None, **extra_args: object
+    ) -> tuple[Updates, OptState]:
+        del extra_args
+        return tx.update(updates, state, params)
+
+    return GradientTransformationExtraArgs(tx.init, update)

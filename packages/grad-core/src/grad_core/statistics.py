@@ -1,0 +1,45 @@
+"""First values of statistics, and the dtypes they are kept in."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from grad_core.hyperparameters import DType
+
+
+def zeros_like(p: Any, dtype: DType | None = None) -> jax.Array:
+    """Zeros of the shape and sharding of `p`, also where `jax.jit` decides the sharding.
+
+    Under ``jit`` a constant is replicated; so the zeros are computed from `p`, in a way that no value
+    of `p` can disturb: nothing is greater than infinity.
+    """
+    if isinstance(p, jax.ShapeDtypeStruct):
+        return jnp.zeros(p.shape, dtype or p.dtype, device=p.sharding)
+    p = jnp.asarray(p)
+    return (jnp.real(p) > jnp.inf).astype(dtype or p.dtype)
+
+
+def full_like(p: Any, value: Any, dtype: DType | None = None) -> jax.Array:
+    """An array of one value with the shape and sharding of `p`."""
+    zeros = zeros_like(p, dtype)
+    return zeros + jnp.asarray(value, zeros.dtype)
+
+
+def first_moment(dtype: DType | None = None) -> Callable[[jax.Array], jax.Array]:
+    """Zeros in the parameter's dtype, or in `dtype`."""
+    return lambda p: zeros_like(p, dtype)
+
+
+def second_moment(dtype: DType | None = None) -> Callable[[jax.Array], jax.Array]:
+    """Real zeros in at least float32, or in `dtype`.
+
+    In bfloat16, a second moment stops at half its true value: the steps are lost in rounding.
+    """
+    return lambda p: zeros_like(p, dtype or at_least_float32(p))
+
+
+def at_least_float32(p: Any) -> Any:
+    """The real dtype that second moments of `p` are kept in."""
+    return jnp.finfo(jnp.promote_types(jnp.result_type(p), jnp.float32)).dtype

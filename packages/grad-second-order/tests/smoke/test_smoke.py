@@ -1,0 +1,7 @@
+"""grad_second_order, installed alone, can be imported. Only pytest and grad_second_order may be imported here."""
+
+import grad_second_order
+
+
+def test_exports_exactly_what_it_says() -> None:
+    assert all(hasattr(grad_second_order, name) for name in grad_second_order.__all__)

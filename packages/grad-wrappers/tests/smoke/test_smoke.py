@@ -1,0 +1,7 @@
+"""grad_wrappers, installed alone, can be imported. Only pytest and grad_wrappers may be imported here."""
+
+import grad_wrappers
+
+
+def test_exports_exactly_what_it_says() -> None:
+    assert all(hasattr(grad_wrappers, name) for name in grad_wrappers.__all__)
