@@ -220,8 +220,8 @@ def check_files(built: Built) -> None:
 
 LOCATE = """
 import importlib.util, json, sys
-specs = {name: importlib.util.find_spec(name) for name in sys.argv[1:]}
-print(json.dumps({name: spec.origin for name, spec in specs.items() if spec}))
+specs = (importlib.util.find_spec(name) for name in sys.argv[1:])
+print(json.dumps({spec.name: spec.origin for spec in specs if spec and spec.origin}))
 """
 
 

@@ -1,4 +1,4 @@
-"""grad_contrib, installed alone, can be imported. Only pytest and grad_contrib may be imported here."""
+"""grad_contrib can be imported alone. Only pytest and the package may be imported here."""
 
 import grad_contrib
 

@@ -1,15 +1,22 @@
 """Adding to updates: decayed weights, noise."""
 
-from typing import Any, NamedTuple
+import warnings
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
+from grad_core import structure
 from grad_core.conformance import example
-from grad_core.hyperparameters import LearningRate
+from grad_core.errors import shown
+from grad_core.hyperparameters import LearningRate, NonNegative, Range, Real
 from grad_core.masking import MaskOrFn, masked
-from grad_core.rules import LeafRule
+from grad_core.numerics import real_dtype, safe_increment, safe_sqrt, widen
+from grad_core.rules import LeafRule, TreeRule
 from grad_core.transformations import rule, transformation
-from grad_core.types import EmptyState, GradientTransformation
+from grad_core.tree import random_like
+from grad_core.types import EmptyState, GradientTransformation, Params, Updates
 
 AddDecayedWeightsState = EmptyState
 
@@ -17,7 +24,18 @@ AddDecayedWeightsState = EmptyState
 class WeightDecaySchedule(NamedTuple):
     """The number of updates so far, for a scheduled weight decay."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # the field hides tuple.count
+
+
+class AddNoiseState(NamedTuple):
+    """The number of updates so far, and the random key from which the next noise is drawn."""
+
+    count: jax.Array  # type: ignore[assignment]  # the field hides tuple.count
+    rng_key: jax.Array
+
+
+RandomKey: TypeAlias = jax.Array | np.ndarray[Any, np.dtype[Any]] | np.integer[Any] | int
+_KeyOperand: TypeAlias = Annotated[RandomKey, Range()]
 
 
 @transformation
@@ -31,7 +49,8 @@ def add_decayed_weights(
 
     Args:
       weight_decay: The multiple; a number, an array of shape (), or a schedule.
-      mask: Which leaves to decay, as in `masked`; all with None. Biases and norms are often left out.
+      mask: Which leaves to decay, as in `masked`; all with None. Biases and norms are often left
+        out.
 
     Returns:
       A transformation without state, or for a schedule one that counts updates.
@@ -62,3 +81,106 @@ def add_weights(weight_decay: LearningRate) -> LeafRule:
         return {"decay": weight_decay(count)}
 
     return LeafRule(lambda g, p, decay: g + decay * p, WeightDecaySchedule, once=once)
+
+
+@example(0.01, 0.55, key=0)
+@transformation
+def add_noise(
+    eta: NonNegative,
+    gamma: Real,
+    key: RandomKey | None = None,
+    *,
+    seed: int | None = None,
+) -> GradientTransformation:
+    """Adds Gaussian noise that fades: u_t = g_t + sqrt(eta / t^gamma) * n_t, with n_t ~ N(0, 1).
+
+    t is 1 for the first update. Noise is drawn in the dtype of the update; for complex updates it
+    is complex, with E |n_t|^2 = 1.
+
+    Args:
+      eta: The variance of the first noise; 0 adds none.
+      gamma: The exponent of its decay.
+      key: A random key, of either kind that JAX has, or an integer seed. With None the noise is
+        that of the seed 0, and a warning says so.
+      seed: The old name of `key`, deprecated.
+
+    Returns:
+      A transformation whose state is an `AddNoiseState`.
+
+    Raises:
+      ValueError: If both `key` and `seed` are given.
+      TypeError: If `key` is neither a random key nor an integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from grad_core import add_noise
+      >>> tx = add_noise(eta=1.0, gamma=0.55, key=0)
+      >>> noise, state = tx.update(jnp.zeros(10_000), tx.init(jnp.zeros(10_000)))
+      >>> print(f"{jnp.std(noise):.1f}")
+      1.0
+
+    Reference:
+      Neelakantan et al., Adding gradient noise improves learning for very deep networks, 2015.
+    """
+    return _add_noise(eta, gamma, _chosen_key(key, seed))
+
+
+def _chosen_key(key: RandomKey | None, seed: int | None) -> RandomKey:
+    if seed is not None:
+        if key is not None:
+            raise ValueError("add_noise: give key or seed, not both; seed is the old name of key.")
+        _warn("add_noise: seed is deprecated; call it key.", DeprecationWarning)
+        key = seed
+    if key is None:
+        _warn("add_noise: without a key, the noise is that of key=0, always.", UserWarning)
+        key = 0
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        return np.int64(key)  # as an operand, a Python int beyond 32 bits would overflow
+    if not _is_key(key) and not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jnp.integer)):
+        raise TypeError(f"add_noise: key must be a random key or an integer; got {shown(key)}.")
+    return key
+
+
+def _warn(message: str, category: type[Warning]) -> None:
+    # From here up: _chosen_key, the body of add_noise, and what calls it, to the user's line.
+    warnings.warn(message, category, stacklevel=7)
+
+
+def _is_key(key: object) -> bool:
+    return hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+
+
+@rule
+def _add_noise(eta: NonNegative, gamma: Real, key: _KeyOperand) -> TreeRule:
+    """`add_noise` with a key or a seed."""
+
+    def init(params: Params) -> AddNoiseState:
+        structure.check_inexact(params, "params")
+        if _is_key(key):
+            rng_key = jnp.array(key, copy=True)  # not the caller's buffer, for the state is donated
+        elif jnp.ndim(key):
+            rng_key = jax.random.wrap_key_data(jnp.asarray(key))
+        else:
+            rng_key = jax.random.key(key)
+        return AddNoiseState(count=jnp.zeros([], jnp.int32), rng_key=rng_key)
+
+    def update(
+        updates: Updates, state: AddNoiseState, params: Params | None
+    ) -> tuple[Updates, AddNoiseState]:
+        structure.check_inexact(updates, "updates")
+        next_key, sample_key = jax.random.split(state.rng_key)
+        count = safe_increment(state.count)
+        deviation = safe_sqrt(jnp.asarray(eta / count**gamma))
+
+        def add(g: jax.Array, n: jax.Array | None) -> jax.Array:
+            if n is None:
+                return g
+            wide = widen(g)
+            noise = widen(n) * deviation.astype(real_dtype(wide))
+            return (wide + noise).astype(g.dtype)
+
+        there = jax.tree.map(lambda g: None if structure.means_no_update(g) else g, updates)
+        noisy = jax.tree.map(add, updates, random_like(sample_key, there))
+        return noisy, AddNoiseState(count=count, rng_key=next_key)
+
+    return TreeRule(update, init)

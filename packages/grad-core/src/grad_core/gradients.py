@@ -1,9 +1,8 @@
 """Operations that act on gradients only and leave values alone."""
 
-import numbers
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from grad_core.types import Numeric, Tree
 
@@ -32,12 +31,17 @@ def scale_gradient(inputs: Tree, scale: Numeric) -> Tree:
     Source: Ganin and Lempitsky, "Unsupervised Domain Adaptation by Backpropagation", 2015
     (scale -1).
     """
-    if isinstance(scale, numbers.Real) and scale == 0:
+    if _is(scale, 0):
         return jax.lax.stop_gradient(inputs)
-    if isinstance(scale, numbers.Real) and scale == 1:
+    if _is(scale, 1):
         return inputs
     scaled: Tree = jax.tree.map(lambda x: _scale_leaf(x, scale), inputs)
     return scaled
+
+
+def _is(scale: Numeric, number: int) -> bool:
+    """Whether ``scale`` is known, while tracing, to be ``number``."""
+    return isinstance(scale, int | float | np.number) and bool(scale == number)
 
 
 def _scale_leaf(x: jax.Array, scale: Numeric) -> jax.Array:

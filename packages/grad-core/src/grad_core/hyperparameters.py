@@ -58,7 +58,7 @@ class PreciseDecay:
     and ``1 - b**t`` is never zero, also for b = 1. In products it acts as the number b.
     """
 
-    def __init__(self, value: Numeric, complement: Numeric, log: Numeric) -> None:
+    def __init__(self, value: Numeric, complement: Numeric, log: Numeric | None) -> None:
         self.value = value
         self.complement = complement
         self.log = log
@@ -72,14 +72,22 @@ class PreciseDecay:
             return cls(b, 1.0 - b, math.log(b) if b > 0 else -math.inf)
         return cls(b, 1 - b, jnp.log(b))
 
-    def tree_flatten(self) -> tuple[tuple[Numeric, Numeric, Numeric], None]:
+    def without_log(self) -> "PreciseDecay":
+        """The same decay, with no use but as a number and its complement."""
+        return PreciseDecay(self.value, self.complement, None)
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], None]:
         return (self.value, self.complement, self.log), None
 
     @classmethod
-    def tree_unflatten(cls, _: None, children: tuple[Any, Any, Any]) -> "PreciseDecay":
+    def tree_unflatten(cls, _: None, children: tuple[Any, ...]) -> "PreciseDecay":
         return cls(*children)
 
     def __pow__(self, t: Numeric) -> "PreciseDecay":
+        if self.log is None:
+            raise TypeError(
+                "powers of a decay are the same for all leaves: compute them in `once`, not on a leaf."
+            )
         log = t * self.log
         complement = -jnp.expm1(log)
         tiny = jnp.finfo(jnp.result_type(complement)).tiny

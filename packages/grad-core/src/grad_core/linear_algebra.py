@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from grad_core import tree
-from grad_core.numerics import safe_divide
+from grad_core.numerics import inexact_dtype, real_dtype, safe_divide, widen
 from grad_core.types import Numeric, PyTree
 
 __all__ = ["global_norm", "matrix_inverse_pth_root", "nnls", "power_iteration"]
@@ -92,23 +92,23 @@ def power_iteration(
             raise ValueError("power_iteration: v0 must be given when matrix is a function.")
         return _power_iteration(matrix, v0, num_iters, error_tolerance)
     square = _square("power_iteration", matrix)
-    wide = _widen(square)
-    start = _random_vector(wide, key) if v0 is None else _widen(jnp.asarray(v0))
+    wide = widen(square)
+    start = _random_vector(wide, key) if v0 is None else widen(jnp.asarray(v0))
 
     def apply(v: PyTree) -> PyTree:
         return jnp.matmul(wide, v, precision=precision)  # type: ignore[arg-type]
 
     found = _power_iteration(apply, start, num_iters, error_tolerance)
-    return tree.cast(found, _inexact_dtype(square))
+    return tree.cast(found, inexact_dtype(square))
 
 
 def _power_iteration(
     apply: Callable[[PyTree], PyTree], v0: PyTree, num_iters: int, error_tolerance: Numeric
 ) -> tuple[jax.Array, PyTree]:
-    def at(step: Numeric, direction: PyTree) -> _Iterate:
+    def at(step: jax.Array, direction: PyTree) -> _Iterate:
         v = _normalize(direction)
         image = apply(v)
-        return _Iterate(jnp.asarray(step), v, image, tree.vdot(v, image))
+        return _Iterate(step, v, image, tree.vdot(v, image))
 
     def goes_on(it: _Iterate) -> jax.Array:
         residual = tree.norm(tree.add_scale(it.image, -it.eigenvalue, it.v))
@@ -116,27 +116,23 @@ def _power_iteration(
         return (it.step < num_iters) & ~converged
 
     def advance(it: _Iterate) -> _Iterate:
-        return _like(at(it.step + 1, it.image), it)
+        # The dtypes of the loop are those of v0, whatever dtype the function computes in.
+        return tree.cast_like(at(it.step + 1, it.image), it)
 
-    last = jax.lax.while_loop(goes_on, advance, at(0, v0))
+    last = jax.lax.while_loop(goes_on, advance, at(jnp.zeros((), jnp.int32), v0))
     return last.eigenvalue, last.v
-
-
-def _like(new: _Iterate, old: _Iterate) -> _Iterate:
-    """``new`` in the dtypes of ``old``, for a function that computes in another dtype."""
-    return tree.cast_like(new, old)
 
 
 def _normalize(v: PyTree) -> PyTree:
     norm = tree.norm(v)
     length = jnp.where(norm == 0, 1, norm)
-    return jax.tree.map(lambda x: (x / length).astype(_inexact_dtype(x)), v)
+    return jax.tree.map(lambda x: (x / length).astype(inexact_dtype(x)), v)
 
 
 def _random_vector(matrix: jax.Array, key: jax.Array | None) -> jax.Array:
     key = jax.random.PRNGKey(0) if key is None else key
-    dtype = jnp.finfo(matrix.dtype).dtype
-    return jax.random.uniform(key, matrix.shape[-1:], dtype, -1.0, 1.0).astype(matrix.dtype)
+    v = jax.random.uniform(key, matrix.shape[-1:], real_dtype(matrix), -1.0, 1.0)
+    return v.astype(matrix.dtype)
 
 
 # --- inverse roots ---------------------------------------------------------------------------
@@ -149,7 +145,6 @@ class _Newton(NamedTuple):
     x: jax.Array
     m: jax.Array
     error: jax.Array
-    last_error: jax.Array
     goes_on: jax.Array
 
 
@@ -197,8 +192,8 @@ def matrix_inverse_pth_root(
     2006; Anil et al., "Scalable Second Order Optimization for Deep Learning", 2020.
     """
     square = _square("matrix_inverse_pth_root", matrix)
-    _check_root(p)
-    a = _widen(square)
+    p = _positive_integer(p)
+    a = widen(square)
     eigenvalue, _ = power_iteration(
         a, num_iters=num_iters, error_tolerance=error_tolerance, precision=precision
     )
@@ -206,7 +201,7 @@ def matrix_inverse_pth_root(
     size = jnp.where(size == 0, 1, size)
     ridged = a / size + ridge_epsilon * jnp.eye(a.shape[-1], dtype=a.dtype)
     root, error = _coupled_newton(ridged, p, num_iters, error_tolerance, precision)
-    return (root * size ** (-1 / p)).astype(_inexact_dtype(square)), error
+    return (root * size ** (-1 / p)).astype(inexact_dtype(square)), error
 
 
 def _coupled_newton(
@@ -226,22 +221,18 @@ def _coupled_newton(
         t = ((p + 1) * eye - it.m) / p
         x, m = product(it.x, t), product(_power(t, p, product), it.m)
         error = _distance(m, eye)
-        # Rounding ends the quadratic convergence: then errors stop to fall, or even grow.
-        diverges = error > 1.2 * it.error
-        at_its_floor = (it.error < 0.1) & (error > it.error / 2)
-        proposal = _Newton(
-            it.step + 1, x, m, error, it.error, (error > error_tolerance) & ~at_its_floor
-        )
-        stopped = it._replace(goes_on=jnp.zeros_like(it.goes_on))
-        keeps = diverges | (at_its_floor & (error > it.error)) | ~jnp.isfinite(error)
-        return jax.tree.map(lambda old, new: jnp.where(keeps, old, new), stopped, proposal)
+        # Once convergence is quadratic, an error that does not even halve is rounding alone.
+        is_close = it.error < 0.1
+        accepted = error < jnp.where(is_close, 1.0, 1.2) * it.error  # False for NaN
+        goes_on = accepted & (error > error_tolerance) & ~(is_close & (error > it.error / 2))
+        new = _Newton(it.step + 1, x, m, error, goes_on)
+        return tree.where(accepted, new, it)._replace(goes_on=goes_on)
 
-    scale = (p + 1) / 2
+    scale = (p + 1) / 2  # the largest eigenvalue to start from: in the middle of (0, p + 1)
     m = scale * a
     error = _distance(m, eye)
-    start = _Newton(
-        jnp.asarray(0), eye * scale ** (1 / p), m, error, error, error > error_tolerance
-    )
+    x = eye * scale ** (1 / p)
+    start = _Newton(jnp.zeros((), jnp.int32), x, m, error, error > error_tolerance)
     last = jax.lax.while_loop(lambda it: it.goes_on & (it.step < num_iters), advance, start)
     return last.x, last.error
 
@@ -282,12 +273,13 @@ def _traced_power(
     return power
 
 
-def _check_root(p: int | jax.Array) -> None:
-    is_array = isinstance(p, jax.Array)
-    if is_array and jnp.issubdtype(p.dtype, jnp.integer):
-        return
-    if is_array or p != int(p) or p < 1:
-        raise ValueError(f"matrix_inverse_pth_root: p must be a positive integer, got {p!r}.")
+def _positive_integer(p: int | jax.Array) -> int | jax.Array:
+    if isinstance(p, jax.Array):
+        if jnp.issubdtype(p.dtype, jnp.integer):
+            return p
+    elif p >= 1 and p == int(p):
+        return int(p)
+    raise ValueError(f"matrix_inverse_pth_root: p must be a positive integer, got {p!r}.")
 
 
 # --- non-negative least squares --------------------------------------------------------------
@@ -309,7 +301,7 @@ def nnls(
     By accelerated projected gradient descent on the normal equations, with momentum that is
     dropped whenever it points uphill::
 
-        x_new = max(0, y - (A^H A y - A^H b) / L)
+        x_new = max(0, y - (A^T A y - A^T b) / L)
         y     = x_new + (t - 1) / t_new * (x_new - x),   t_new = (1 + sqrt(1 + 4 t^2)) / 2
 
     Args:
@@ -340,9 +332,9 @@ def nnls(
             "nnls: A must be of shape (m, n) and b of shape (m,) or (m, k), "
             f"got {jnp.shape(A)} and {jnp.shape(b)}."
         )
-    dtype = jnp.promote_types(_inexact_dtype(A), _inexact_dtype(b))
+    dtype = inexact_dtype(A, b)
     a, target = jnp.asarray(A).astype(dtype), jnp.asarray(b).astype(dtype)
-    return _nnls(_widen(a), _widen(target), int(iters), unroll, L).astype(dtype)
+    return _nnls(widen(a), widen(target), int(iters), unroll, L).astype(dtype)
 
 
 def _nnls(
@@ -372,11 +364,8 @@ def _largest_eigenvalue(gram: jax.Array) -> jax.Array:
     """Of a Gram matrix, rounded up; a constant to differentiation, as any upper bound serves."""
     if not gram.size:
         return jnp.zeros((), gram.dtype)
-    largest = jnp.linalg.eigvalsh(jax.lax.stop_gradient(gram))[-1]
-    return largest * (1 + 16 * jnp.finfo(gram.dtype).eps)
-
-
-# --- dtypes and shapes -----------------------------------------------------------------------
+    largest: jax.Array = jnp.linalg.eigvalsh(jax.lax.stop_gradient(gram))[-1]
+    return largest * (1 + 16 * float(np.finfo(gram.dtype).eps))
 
 
 def _square(name: str, matrix: Array) -> jax.Array:
@@ -384,13 +373,3 @@ def _square(name: str, matrix: Array) -> jax.Array:
     if len(shape) != 2 or shape[0] != shape[1]:
         raise ValueError(f"{name}: matrix must be of shape (n, n), got {shape}.")
     return jnp.asarray(matrix)
-
-
-def _inexact_dtype(x: Array) -> np.dtype[Any]:
-    """The dtype of ``x``, or float32 if that is an integer dtype."""
-    dtype = jnp.result_type(x)
-    return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.promote_types(dtype, jnp.float32)
-
-
-def _widen(x: Array) -> jax.Array:
-    return jnp.asarray(x).astype(jnp.promote_types(jnp.result_type(x), jnp.float32))

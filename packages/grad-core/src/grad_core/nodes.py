@@ -17,6 +17,7 @@ from grad_core import structure
 from grad_core.errors import MissingArgumentError, NotATransformationError, naming, shown
 from grad_core.rules import ExtraArgs, LeafRule, Stage, TreeRule, naming_all, run_rules
 from grad_core.schedules import EvaluatedSchedule, in_compiled_code
+from grad_core.sharing import dispatched_once
 from grad_core.types import (
     GradientTransformation,
     GradientTransformationExtraArgs,
@@ -120,13 +121,13 @@ class Node:
         return error
 
 
-@jax.jit
+@dispatched_once
 def _init(node: Node, params: Params) -> OptState:
     with naming(node.label):
         return node.init(params)
 
 
-@jax.jit
+@dispatched_once
 def _update(
     node: Node, updates: Updates, state: OptState, params: Params | None, extra_args: ExtraArgs
 ) -> tuple[Updates, OptState]:
@@ -167,7 +168,7 @@ class Rule(Node):
     """A leaf rule, or a rule for whole trees, with its hyperparameters."""
 
     def __init__(self, call: Call) -> None:
-        self.call = in_compiled_code(call)
+        self.call = in_compiled_code(call).with_operands()
         self.label = call.factory.name
         self.extra_names = self.spec.extra_names
         self.takes_extra_args = bool(self.extra_names)

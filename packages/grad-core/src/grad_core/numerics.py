@@ -11,19 +11,24 @@ at ``x = 0``, where the norm has a kink.
 """
 
 import math
-import numbers
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from grad_core.sharing import dispatched_once, map_rows
 from grad_core.types import Numeric
+
+if TYPE_CHECKING:
+    from jax.typing import ArrayLike
 
 __all__ = [
     "abs_sq",
+    "inexact_dtype",
     "one_minus_power",
+    "real_dtype",
     "root_sum_squares",
     "safe_divide",
     "safe_increment",
@@ -32,9 +37,12 @@ __all__ = [
     "safe_root_mean_squares",
     "safe_sqrt",
     "sum_squares",
+    "widen",
 ]
 
-_Dtype = np.dtype[Any]
+Dtype: TypeAlias = np.dtype[Any]
+# Numbers known when a function is traced; bool is an int.
+_STATIC = (int, float, np.integer, np.floating)
 
 
 # --- counters --------------------------------------------------------------------------------
@@ -61,16 +69,16 @@ def safe_increment(count: Numeric) -> jax.Array:
       (127, 127)
     """
     count = jnp.asarray(count)
-    if jnp.issubdtype(count.dtype, jnp.integer):
-        largest = jnp.iinfo(count.dtype).max
-    elif jnp.issubdtype(count.dtype, jnp.floating):
-        largest = jnp.finfo(count.dtype).max
-    else:
-        raise ValueError(
-            f"safe_increment: count must be of an integer or floating dtype, got {count.dtype}."
-        )
-    limit = jnp.asarray(largest, count.dtype)
-    return jnp.where(count < limit, count + jnp.ones((), count.dtype), limit)
+    largest = jnp.asarray(_largest(count.dtype), count.dtype)
+    return jnp.where(count < largest, count + jnp.ones((), count.dtype), largest)
+
+
+def _largest(dtype: Dtype) -> float:
+    if jnp.issubdtype(dtype, jnp.integer):
+        return jnp.iinfo(dtype).max  # type: ignore[no-untyped-call]
+    if jnp.issubdtype(dtype, jnp.floating):
+        return jnp.finfo(dtype).max  # type: ignore[no-untyped-call,return-value]
+    raise ValueError(f"safe_increment: count must be of an integer or real dtype, got {dtype}.")
 
 
 def safe_int32_increment(count: Numeric) -> jax.Array:
@@ -112,7 +120,7 @@ def one_minus_power(decay: Numeric, count: Numeric) -> jax.Array:
       >>> print(f"{one_minus_power(0.999999, 1):.4e}")
       1.0000e-06
     """
-    if isinstance(decay, numbers.Real):
+    if isinstance(decay, _STATIC):
         return _one_minus_static_power(float(decay), count)
     decay, count = jnp.asarray(decay), jnp.asarray(count)
     dtype = jnp.promote_types(_accumulator_dtype(decay), jnp.result_type(float))
@@ -134,7 +142,7 @@ def _one_minus_static_power(decay: float, count: Numeric) -> jax.Array:
 # --- elementwise -----------------------------------------------------------------------------
 
 
-def abs_sq(x: jax.Array | np.ndarray[Any, _Dtype]) -> jax.Array:
+def abs_sq(x: jax.Array | np.ndarray[Any, Dtype]) -> jax.Array:
     """Return the squared modulus, ``|x|^2 = re(x)^2 + im(x)^2``.
 
     Unlike ``abs(x)**2`` it takes no square root, so it is differentiable at zero.
@@ -156,9 +164,9 @@ def abs_sq(x: jax.Array | np.ndarray[Any, _Dtype]) -> jax.Array:
     """
     if not isinstance(x, jax.Array | np.ndarray | np.generic):
         raise ValueError(f"abs_sq: x must be a jax or numpy array, got {x!r}.")
-    if not jnp.iscomplexobj(x):
-        return x * x  # type: ignore[return-value]  # a numpy array stays one
-    return x.real * x.real + x.imag * x.imag
+    if jnp.iscomplexobj(x):
+        return x.real**2 + x.imag**2  # type: ignore[return-value]  # or a numpy array
+    return x**2  # type: ignore[return-value]
 
 
 def safe_sqrt(x: jax.Array) -> jax.Array:
@@ -221,7 +229,7 @@ def sum_squares(x: jax.Array, scale: jax.Array) -> jax.Array:
       >>> float(sum_squares(jnp.array([200.0] * 1000, jnp.float16), 1.0))
       40000000.0
     """
-    return jnp.sum(abs_sq(_widen(x) * jnp.asarray(scale, _accumulator_dtype(x))))
+    return jnp.sum(abs_sq(widen(x) * jnp.asarray(scale, _accumulator_dtype(x))))
 
 
 def root_sum_squares(arrays: Sequence[Numeric]) -> jax.Array:
@@ -246,11 +254,11 @@ def root_sum_squares(arrays: Sequence[Numeric]) -> jax.Array:
     return _root_sum_squares(tuple(arrays))
 
 
-@jax.jit  # one dispatch outside jit, however many leaves
-def _root_sum_squares(arrays: tuple[jax.Array, ...]) -> jax.Array:
-    dtype = _accumulator_dtype(*arrays)
+@dispatched_once
+def _root_sum_squares(arrays: tuple[Numeric, ...]) -> jax.Array:
     # The custom derivative below must not meet integers: their tangents are of no numeric dtype.
-    return _norm(tuple(_widen(x) if _is_integer(x) else x for x in arrays)).astype(dtype)
+    norm: jax.Array = _norm(tuple(jnp.asarray(x).astype(inexact_dtype(x)) for x in arrays))
+    return norm
 
 
 @jax.custom_jvp
@@ -258,16 +266,24 @@ def _norm(arrays: tuple[jax.Array, ...]) -> jax.Array:
     dtype = _accumulator_dtype(*arrays)
     low, high, scale = _safe_range(dtype)
 
-    def total(scale: Numeric) -> jax.Array:
-        return jnp.sum(jnp.stack([sum_squares(x, scale).astype(dtype) for x in arrays]))
-
     def rescaled() -> jax.Array:
         factor = jnp.where(plain > 1, 1 / scale, scale).astype(dtype)
-        return jnp.sqrt(total(factor)) / factor
+        return jnp.sqrt(_total(arrays, factor)) / factor
 
-    plain = total(1.0)
+    plain = _total(arrays, jnp.ones([], dtype))
     in_range = (low < plain) & (plain < high)
-    return jax.lax.cond(in_range, lambda: jnp.sqrt(plain), rescaled)
+    norm: jax.Array = jax.lax.cond(in_range, lambda: jnp.sqrt(plain), rescaled)
+    return norm
+
+
+@jax.jit  # both branches above share one jaxpr
+def _total(arrays: tuple[jax.Array, ...], scale: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.stack(map_rows(_sum_squares, scale, arrays)))
+
+
+def _sum_squares(scale: jax.Array, x: jax.Array) -> jax.Array:
+    total: jax.Array = sum_squares(x, scale)
+    return total.astype(scale.dtype)
 
 
 @_norm.defjvp
@@ -279,7 +295,7 @@ def _norm_jvp(
     length = jnp.where(norm == 0, 1, norm)  # x / length is then 0 at x = 0
 
     def along(x: jax.Array, dx: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.real(jnp.conj(_widen(x) / length) * _widen(dx))).astype(norm.dtype)
+        return jnp.sum(jnp.real(jnp.conj(widen(x) / length) * widen(dx))).astype(norm.dtype)
 
     return norm, jnp.sum(jnp.stack([along(*pair) for pair in zip(arrays, directions, strict=True)]))
 
@@ -290,7 +306,7 @@ class _SafeRange(NamedTuple):
     scale: float
 
 
-def _safe_range(dtype: _Dtype) -> _SafeRange:
+def _safe_range(dtype: Dtype) -> _SafeRange:
     """Between which sums of squares no significant square was lost, and how to rescale others.
 
     Squares below the smallest normal number, 2^-126 (2^-1022), are lost; below ``low`` they may
@@ -306,7 +322,7 @@ def safe_norm(
     x: Numeric,
     min_norm: Numeric,
     ord: int | float | str | None = None,
-    axis: None | tuple[int, ...] | int = None,
+    axis: tuple[int, ...] | int | None = None,
     keepdims: bool = False,
 ) -> jax.Array:
     """Return ``max(||x||, min_norm)``, with the gradient 0 where ``||x|| <= min_norm``.
@@ -331,24 +347,32 @@ def safe_norm(
       Array([0., 0.], dtype=float32)
     """
     x = jnp.asarray(x)
+    norm = _norm_along(x, ord, axis, keepdims).astype(real_dtype(x))
+    return jnp.where(norm <= min_norm, min_norm, norm)
+
+
+def _norm_along(
+    x: jax.Array,
+    ord: int | float | str | None,
+    axis: tuple[int, ...] | int | None,
+    keepdims: bool,
+) -> jax.Array:
     if axis is None and (ord is None or (ord == 2 and x.ndim == 1)):
         norm = root_sum_squares([x])
-        norm = norm.reshape((1,) * x.ndim) if keepdims else norm
-    else:
-        norm = _scaled_linalg_norm(_widen(x), ord, axis, keepdims)
-    norm = norm.astype(_real_dtype(x))
-    return jnp.where(norm <= min_norm, min_norm, norm)
+        return norm.reshape((1,) * x.ndim) if keepdims else norm
+    return _scaled_linalg_norm(widen(x), ord, axis, keepdims)
 
 
 def _scaled_linalg_norm(
     x: jax.Array,
     ord: int | float | str | None,
-    axis: None | tuple[int, ...] | int,
+    axis: tuple[int, ...] | int | None,
     keepdims: bool,
 ) -> jax.Array:
     """``m * norm(x / m)`` with ``m = max |x|``: every norm but ord 0 is homogeneous."""
     if ord == 0:
-        return jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=keepdims)
+        count: jax.Array = jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=keepdims)
+        return count
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0.0))
     is_zero = largest == 0
     # A slice of zeros is replaced before the norm: its derivative would be 0/0 there.
@@ -375,28 +399,69 @@ def safe_root_mean_squares(x: Numeric, min_rms: Numeric) -> jax.Array:
       Array(5., dtype=float32)
     """
     x = jnp.asarray(x)
-    rms = (root_sum_squares([x]) / math.sqrt(max(x.size, 1))).astype(_real_dtype(x))
+    rms = (root_sum_squares([x]) / math.sqrt(max(x.size, 1))).astype(real_dtype(x))
     return jnp.where(rms <= min_rms, min_rms, rms)
 
 
 # --- dtypes ----------------------------------------------------------------------------------
 
 
-def _is_integer(x: Numeric) -> bool:
-    return not jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+def inexact_dtype(*arrays: "ArrayLike") -> Dtype:
+    """Return the dtype that arrays promote to, or float32 if that is an integer dtype.
+
+    Args:
+      *arrays: arrays or numbers.
+
+    Returns:
+      A real or complex floating dtype.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from grad_core.numerics import inexact_dtype
+      >>> inexact_dtype(jnp.array([1, 2]))
+      dtype('float32')
+    """
+    dtype = jnp.result_type(*arrays)
+    is_inexact = jnp.issubdtype(dtype, jnp.inexact)
+    return dtype if is_inexact else jnp.promote_types(dtype, jnp.float32)
 
 
-def _real_dtype(x: Numeric) -> _Dtype:
-    """The dtype of ``|x|``: float16 stays float16, complex64 and integers become float32."""
-    dtype = jnp.result_type(x)
-    return jnp.finfo(jnp.promote_types(dtype, jnp.float32) if _is_integer(x) else dtype).dtype
+def real_dtype(*arrays: "ArrayLike") -> Dtype:
+    """Return the dtype of the moduli of arrays: float16 for float16, float32 for complex64.
+
+    Args:
+      *arrays: arrays or numbers.
+
+    Returns:
+      A real floating dtype; float32 for integers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from grad_core.numerics import real_dtype
+      >>> real_dtype(jnp.array([1j]))
+      dtype('float32')
+    """
+    return np.empty((), inexact_dtype(*arrays)).real.dtype
 
 
-def _accumulator_dtype(*arrays: Numeric) -> _Dtype:
-    """The real dtype in which sums over ``arrays`` are taken: the widest, at least float32."""
-    return jnp.finfo(jnp.promote_types(jnp.result_type(*arrays), jnp.float32)).dtype
+def widen(x: "ArrayLike") -> jax.Array:
+    """Convert ``x`` to at least float32, real or complex as it was: the dtype to compute in.
 
+    Args:
+      x: array or number.
 
-def _widen(x: Numeric) -> jax.Array:
-    """``x`` in at least float32, real or complex as it was."""
+    Returns:
+      An array of the shape of ``x``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from grad_core.numerics import widen
+      >>> widen(jnp.array([1.0], jnp.bfloat16))
+      Array([1.], dtype=float32)
+    """
     return jnp.asarray(x).astype(jnp.promote_types(jnp.result_type(x), jnp.float32))
+
+
+def _accumulator_dtype(*arrays: "ArrayLike") -> Dtype:
+    """The real dtype in which sums over ``arrays`` are taken: the widest, at least float32."""
+    return jnp.promote_types(real_dtype(*arrays), jnp.float32)

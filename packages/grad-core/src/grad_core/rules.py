@@ -23,7 +23,9 @@ from grad_core.errors import (
     naming,
     shown,
 )
+from grad_core.hyperparameters import PreciseDecay
 from grad_core.numerics import safe_increment
+from grad_core.sharing import map_rows
 from grad_core.structure import flatten_like, where
 from grad_core.types import EmptyState, OptState, Params, PyTree, Updates
 from grad_core.values import Call
@@ -121,18 +123,14 @@ class LeafRule:
         self, g: jax.Array, statistics: Sequence[Any], p: jax.Array | None, scalars: dict[str, Any]
     ) -> tuple[jax.Array, tuple[Any, ...]]:
         """One leaf's new update and statistics, in the dtypes of the old ones."""
-        pairs = zip(self.fields, statistics, strict=True)
-        given = {name: in_compute_precision(s) for name, s in pairs}
-        given |= in_real_precision(scalars, compute_dtype(g.dtype))
-        given["g"] = in_compute_precision(g)
+        given = {**scalars, "g": g, **dict(zip(self.fields, statistics, strict=True))}
         if p is not None:
-            given["p"] = in_compute_precision(p)
-        out = self.rule(*(given[name] for name in self.wants))
+            given["p"] = p
+        asked = {name: in_compute_precision(given[name]) for name in self.wants if name in given}
+        out = self.rule(**asked)
         new_g, *new = out if isinstance(out, tuple) else (out,)
-        new_statistics = tuple(
-            jnp.asarray(n).astype(s.dtype) for n, s in zip(new, statistics, strict=True)
-        )
-        return jnp.asarray(new_g).astype(g.dtype), new_statistics
+        pairs = zip(new, statistics, strict=True)
+        return _cast(new_g, g), tuple(_cast(n, s) for n, s in pairs)
 
 
 class TreeRule:
@@ -159,26 +157,35 @@ class TreeRule:
         self.extra_names = frozenset(extra_names)
 
 
-def compute_dtype(dtype: Any) -> Any:
-    """The dtype arithmetic is done in: at least float32, or complex64."""
-    return jnp.promote_types(dtype, jnp.float32)
+def compute_dtype(x: Any) -> Any:
+    """The dtype arithmetic with `x` is done in: at least float32, or complex64."""
+    return jnp.promote_types(jnp.result_type(x), jnp.float32)
 
 
 def in_compute_precision(x: Any) -> jax.Array:
     """`x` in its compute dtype, if it is inexact."""
     x = jnp.asarray(x)
-    return x.astype(compute_dtype(x.dtype)) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+    return _convert(x, compute_dtype(x)) if jnp.issubdtype(x.dtype, jnp.inexact) else x
 
 
 def in_real_precision(tree: PyTree, dtype: Any) -> Any:
     """Real scalars in the real dtype of `dtype`, so that they never widen the arithmetic."""
     real = jnp.finfo(dtype).dtype
 
-    def cast(x: Any) -> Any:
+    def convert(x: Any) -> Any:
         x = jnp.asarray(x)
-        return x if jnp.iscomplexobj(x) or x.dtype == bool else x.astype(real)
+        return x if jnp.iscomplexobj(x) or x.dtype == bool else _convert(x, real)
 
-    return jax.tree.map(cast, tree)
+    return jax.tree.map(convert, tree)
+
+
+def _cast(x: Any, like: Any) -> jax.Array:
+    """`x` in the dtype of `like`; a real result for a complex leaf becomes complex."""
+    return _convert(jnp.asarray(x), jnp.result_type(like))
+
+
+def _convert(x: jax.Array, dtype: Any) -> jax.Array:
+    return x if x.dtype == dtype and not x.weak_type else x.astype(dtype)
 
 
 class Stage(NamedTuple):
@@ -289,16 +296,26 @@ class _Leaves:
             return
         calls = tuple(each.stage.call for each in running)
         scalars = tuple(each.scalars for each in running)
-        owners = running[0].stage.owners
         needs_p = any("p" in each.stage.spec.wants for each in running)
-        for i in self.there:
-            p = self.parameters[i] if needs_p and self.parameters is not None else None
-            statistics = tuple(tuple(field[i] for field in each.statistics) for each in running)
-            with naming_all(owners):
-                self.leaves[i], new = _on_leaf(calls, scalars, self.leaves[i], statistics, p)
-            for each, values in zip(running, new, strict=True):
-                for field, value in zip(each.statistics, values, strict=True):
-                    field[i] = value
+        parameters = self.parameters if needs_p and self.parameters is not None else None
+        rows = {
+            i: _Row(
+                self.leaves[i],
+                tuple(tuple(field[i] for field in each.statistics) for each in running),
+                None if parameters is None else parameters[i],
+            )
+            for i in self.there
+        }
+        for dtype in sorted({compute_dtype(row.g) for row in rows.values()}, key=str):
+            mine = [i for i, row in rows.items() if compute_dtype(row.g) == dtype]
+            common = in_real_precision((_without_logs(calls), scalars), dtype)
+            with naming_all(running[0].stage.owners):
+                results = map_rows(_on_leaf, common, [rows[i] for i in mine])
+            for i, (g, new) in zip(mine, results, strict=True):
+                self.leaves[i] = g
+                for each, values in zip(running, new, strict=True):
+                    for field, value in zip(each.statistics, values, strict=True):
+                        field[i] = value
 
     def end(self, running: _Running) -> OptState:
         """The rule's new state."""
@@ -309,21 +326,36 @@ class _Leaves:
         return spec.state(**trees, **count)
 
 
-@jax.jit
-def _on_leaf(
-    calls: tuple[Call, ...],
-    scalars: tuple[dict[str, Any], ...],
-    g: jax.Array,
-    statistics: tuple[tuple[Any, ...], ...],
-    p: jax.Array | None,
-) -> tuple[jax.Array, tuple[tuple[Any, ...], ...]]:
-    """The fused rules on one leaf; one jaxpr serves all leaves of its shape and dtype."""
+class _Row(NamedTuple):
+    """All that belongs to one leaf: its update, its statistics by rule, its parameter."""
+
+    g: Any
+    statistics: tuple[tuple[Any, ...], ...]
+    p: Any
+
+
+_Common = tuple[tuple[Call, ...], tuple[dict[str, Any], ...]]
+_Result = tuple[jax.Array, tuple[tuple[Any, ...], ...]]
+
+
+def _on_leaf(common: _Common, row: _Row) -> _Result:
+    """The fused rules on one leaf."""
+    g = row.g
     new: list[tuple[Any, ...]] = []
-    for call, k, s in zip(calls, scalars, statistics, strict=True):
-        spec: LeafRule = in_real_precision(call, compute_dtype(g.dtype)).build()
-        g, s = spec.on_leaf(g, s, p, k)
+    for call, scalars, statistics in zip(*common, row.statistics, strict=True):
+        spec: LeafRule = call.build()
+        g, s = spec.on_leaf(g, statistics, row.p, scalars)
         new.append(s)
     return g, tuple(new)
+
+
+def _without_logs(calls: tuple[Call, ...]) -> tuple[Call, ...]:
+    """Calls for use on leaves: the logarithms of decays serve scalars only."""
+    return jax.tree.map(
+        lambda x: x.without_log() if isinstance(x, PreciseDecay) else x,
+        calls,
+        is_leaf=lambda x: isinstance(x, PreciseDecay),
+    )
 
 
 @contextmanager

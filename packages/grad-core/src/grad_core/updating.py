@@ -9,6 +9,7 @@ from jax import lax
 from grad_core import structure
 from grad_core.errors import TreeMismatchError
 from grad_core.hyperparameters import Numeric
+from grad_core.sharing import dispatched_once
 from grad_core.types import Tree, Updates
 
 
@@ -37,7 +38,7 @@ def apply_updates(params: Tree, updates: Updates) -> Tree:
     return _apply_updates(params, updates)  # type: ignore[no-any-return]
 
 
-@jax.jit
+@dispatched_once
 def _apply_updates(params: Any, updates: Any) -> Any:
     leaves, treedef = structure.flatten(params)
     steps = structure.flatten_like(params, treedef, updates, ("params", "updates"))

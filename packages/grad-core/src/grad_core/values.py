@@ -115,6 +115,10 @@ class Call:
         rest = tuple((n, _Token.of(v)) for n, v in self.arguments.items() if n not in names)
         return _intern(_Static(self.factory, names, rest))
 
+    def with_operands(self) -> "Call":
+        """The call as compiled code meets it, decays in their precise form."""
+        return self.replace(**self.operands)
+
     def replace(self, **arguments: object) -> "Call":
         return Call(self.factory, {**self.arguments, **arguments})
 

@@ -1,7 +1,8 @@
 """grad_core, installed alone, does a step. Only pytest and grad_core may be imported here."""
 
-import grad_core
 import pytest
+
+import grad_core
 
 
 def test_chain_of_scales_takes_a_step() -> None:

@@ -1,7 +1,8 @@
 """grad_losses, installed alone, works. Only pytest and grad_losses may be imported here."""
 
-import grad_losses
 import pytest
+
+import grad_losses
 
 
 def test_l2_loss_is_half_the_squared_error() -> None:

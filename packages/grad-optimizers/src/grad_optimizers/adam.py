@@ -86,20 +86,22 @@ def scale_by_adam(
     """
 
     def once(t: jax.Array) -> dict[str, Any]:
-        return {"c1": 1 - b1**t, "c1_next": 1 - b1 ** (t + 1), "c2": 1 - b2**t}
+        # As factors, since dividing every element by them would cost more than all the rest.
+        ahead = {"c1_next": 1 / (1 - b1 ** (t + 1))} if nesterov else {}
+        return {"c1": 1 / (1 - b1**t), "c2": 1 / (1 - b2**t), **ahead}
 
     def step(
         g: jax.Array,
         mu: jax.Array,
         nu: jax.Array,
         c1: jax.Array,
-        c1_next: jax.Array,
         c2: jax.Array,
+        c1_next: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * abs_sq(g)
-        mu_hat = b1 * mu / c1_next + (1 - b1) * g / c1 if nesterov else mu / c1
-        nu_hat = nu / c2
+        mu_hat = c1_next * b1 * mu + c1 * (1 - b1) * g if nesterov else c1 * mu
+        nu_hat = c2 * nu
         return safe_divide(mu_hat, safe_sqrt(nu_hat + eps_root) + eps), mu, nu
 
     return LeafRule(

@@ -1,7 +1,8 @@
 """grad_optimizers, installed alone, takes a step; only it and pytest may be imported here."""
 
-import grad_optimizers
 import pytest
+
+import grad_optimizers
 
 
 def test_first_step_of_adamw() -> None:

@@ -1,7 +1,8 @@
 """grad_schedules, installed alone, works. Only pytest and grad_schedules may be imported here."""
 
-import grad_schedules
 import pytest
+
+import grad_schedules
 
 
 @pytest.mark.parametrize(("count", "value"), [(0, 1.0), (5, 0.5), (10, 0.0), (20, 0.0)])

@@ -1,4 +1,4 @@
-"""grad_second_order, installed alone, can be imported. Only pytest and grad_second_order may be imported here."""
+"""grad_second_order can be imported alone. Only pytest and the package may be imported here."""
 
 import grad_second_order
 

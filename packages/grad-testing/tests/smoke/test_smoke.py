@@ -1,7 +1,8 @@
 """grad_testing, installed alone, is active; only it and pytest may be imported here."""
 
-import grad_testing
 import pytest
+
+import grad_testing
 
 
 def test_pytest_has_loaded_the_plugin(pytestconfig: pytest.Config) -> None:

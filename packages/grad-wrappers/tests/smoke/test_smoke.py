@@ -1,4 +1,4 @@
-"""grad_wrappers, installed alone, can be imported. Only pytest and grad_wrappers may be imported here."""
+"""grad_wrappers can be imported alone. Only pytest and the package may be imported here."""
 
 import grad_wrappers
 

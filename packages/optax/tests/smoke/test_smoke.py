@@ -1,7 +1,8 @@
 """optax, installed from wheels, takes a step. Only pytest and optax may be imported here."""
 
-import optax
 import pytest
+
+import optax
 
 
 def test_first_step_of_adam() -> None:

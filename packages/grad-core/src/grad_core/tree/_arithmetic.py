@@ -33,8 +33,8 @@ def add(tree_x: Tree, tree_y: PyTree, *other_trees: PyTree) -> Tree:
     Example:
       >>> import jax.numpy as jnp
       >>> from grad_core import tree
-      >>> tree.add({"a": jnp.array(1.0)}, {"a": jnp.array(2.0)}, {"a": jnp.array(3.0)})
-      {'a': Array(6., dtype=float32)}
+      >>> tree.add({"a": jnp.array([1.0])}, {"a": jnp.array([2.0])}, {"a": jnp.array([3.0])})
+      {'a': Array([6.], dtype=float32)}
     """
     return map_leaves(lambda *xs: functools.reduce(operator.add, xs), tree_x, tree_y, *other_trees)
 
@@ -55,8 +55,8 @@ def sub(tree_x: Tree, tree_y: PyTree) -> Tree:
     Example:
       >>> import jax.numpy as jnp
       >>> from grad_core import tree
-      >>> tree.sub({"a": jnp.array(3.0)}, {"a": jnp.array(2.0)})
-      {'a': Array(1., dtype=float32)}
+      >>> tree.sub({"a": jnp.array([3.0])}, {"a": jnp.array([2.0])})
+      {'a': Array([1.], dtype=float32)}
     """
     return map_leaves(operator.sub, tree_x, tree_y)
 
@@ -77,8 +77,8 @@ def mul(tree_x: Tree, tree_y: PyTree) -> Tree:
     Example:
       >>> import jax.numpy as jnp
       >>> from grad_core import tree
-      >>> tree.mul({"a": jnp.array(3.0)}, {"a": jnp.array(2.0)})
-      {'a': Array(6., dtype=float32)}
+      >>> tree.mul({"a": jnp.array([3.0])}, {"a": jnp.array([2.0])})
+      {'a': Array([6.], dtype=float32)}
     """
     return map_leaves(operator.mul, tree_x, tree_y)
 
@@ -99,8 +99,8 @@ def div(tree_x: Tree, tree_y: PyTree) -> Tree:
     Example:
       >>> import jax.numpy as jnp
       >>> from grad_core import tree
-      >>> tree.div({"a": jnp.array(3.0)}, {"a": jnp.array(2.0)})
-      {'a': Array(1.5, dtype=float32)}
+      >>> tree.div({"a": jnp.array([3.0])}, {"a": jnp.array([2.0])})
+      {'a': Array([1.5], dtype=float32)}
     """
     return map_leaves(operator.truediv, tree_x, tree_y)
 
@@ -142,8 +142,8 @@ def add_scale(tree_x: Tree, scalar: Numeric, tree_y: PyTree) -> Tree:
     Example:
       >>> import jax.numpy as jnp
       >>> from grad_core import tree
-      >>> tree.add_scale({"a": jnp.array(1.0)}, 10.0, {"a": jnp.array(2.0)})
-      {'a': Array(21., dtype=float32)}
+      >>> tree.add_scale({"a": jnp.array([1.0])}, 10.0, {"a": jnp.array([2.0])})
+      {'a': Array([21.], dtype=float32)}
     """
     return map_leaves(
         lambda x, y: None if x is None else x + scalar * y,
@@ -170,8 +170,8 @@ def where(condition: "ArrayLike", tree_x: Tree, tree_y: PyTree) -> Tree:
     Example:
       >>> import jax.numpy as jnp
       >>> from grad_core import tree
-      >>> tree.where(False, {"a": jnp.array(1.0)}, {"a": jnp.array(2.0)})
-      {'a': Array(2., dtype=float32)}
+      >>> tree.where(False, {"a": jnp.array([1.0])}, {"a": jnp.array([2.0])})
+      {'a': Array([2.], dtype=float32)}
     """
     return map_leaves(lambda x, y: jnp.where(condition, x, y), tree_x, tree_y)
 
@@ -213,8 +213,8 @@ def conj(tree: Tree) -> Tree:
     Example:
       >>> import jax.numpy as jnp
       >>> from grad_core import tree
-      >>> tree.conj({"a": jnp.array(1 + 2j)})
-      {'a': Array(1.-2.j, dtype=complex64)}
+      >>> tree.conj({"a": jnp.array([1 + 2j])})
+      {'a': Array([1.-2.j], dtype=complex64)}
     """
     return map_leaves(jnp.conj, tree)
 
@@ -231,7 +231,7 @@ def real(tree: Tree) -> Tree:
     Example:
       >>> import jax.numpy as jnp
       >>> from grad_core import tree
-      >>> tree.real({"a": jnp.array(1 + 2j)})
-      {'a': Array(1., dtype=float32)}
+      >>> tree.real({"a": jnp.array([1 + 2j])})
+      {'a': Array([1.], dtype=float32)}
     """
     return map_leaves(jnp.real, tree)

@@ -55,7 +55,7 @@ def cast_like(tree: Tree, other_tree: PyTree) -> Tree:
       >>> tree.cast_like({"a": jnp.array(1.0)}, {"a": jnp.array(3)})
       {'a': Array(1, dtype=int32)}
     """
-    return map_leaves(lambda x, like: _cast_leaf(x, _dtype(like)), tree, other_tree)
+    return map_leaves(lambda x, like: _cast_leaf(x, dtype_of(like)), tree, other_tree)
 
 
 def _cast_leaf(x: "ArrayLike", dtype: "DTypeLike") -> "ArrayLike":
@@ -66,9 +66,10 @@ def _cast_leaf(x: "ArrayLike", dtype: "DTypeLike") -> "ArrayLike":
     return jnp.asarray(x).astype(dtype)
 
 
-def _dtype(x: object) -> _Dtype:
+def dtype_of(x: object) -> _Dtype:
     """The dtype that JAX gives ``x``, which may be a number or a `jax.ShapeDtypeStruct`."""
-    return jnp.result_type(getattr(x, "dtype", x))
+    own = getattr(x, "dtype", None)
+    return jnp.result_type(x) if own is None else jax.dtypes.canonicalize_dtype(own)
 
 
 def dtype(
@@ -103,12 +104,12 @@ def dtype(
         )
     leaves = jax.tree.leaves(tree)
     if not leaves:
-        return _dtype(0.0)
+        return dtype_of(0.0)
     if mixed_dtype_handler is None:
         return _only_dtype(tree)
-    result = _dtype(leaves[0])
+    result = dtype_of(leaves[0])
     for leaf in leaves[1:]:
-        result = _combine(result, _dtype(leaf), mixed_dtype_handler)
+        result = _combine(result, dtype_of(leaf), mixed_dtype_handler)
     return result
 
 
@@ -126,13 +127,13 @@ def _combine(a: _Dtype, b: _Dtype, handler: str) -> _Dtype:
 
 def _only_dtype(tree: PyTree) -> _Dtype:
     (first_path, first), *others = jax.tree_util.tree_leaves_with_path(tree)
-    expected = _dtype(first)
+    expected = dtype_of(first)
     for path, leaf in others:
-        if _dtype(leaf) != expected:
+        if dtype_of(leaf) != expected:
             at, first_at = jax.tree_util.keystr(path), jax.tree_util.keystr(first_path)
             raise ValueError(
                 f"tree.dtype: leaves have different dtypes, {expected} at {first_at} and "
-                f"{_dtype(leaf)} at {at}; choose one with mixed_dtype_handler."
+                f"{dtype_of(leaf)} at {at}; choose one with mixed_dtype_handler."
             )
     return expected
 
@@ -212,5 +213,3 @@ def batch_shape(tree: Tree, shape: tuple[int, ...] = ()) -> Tree:
       (3, 2)
     """
     return map_leaves(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), tree)
-
-

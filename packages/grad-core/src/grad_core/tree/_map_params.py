@@ -80,7 +80,7 @@ def map_params(
             return map_leaves(f, value, *rest, is_leaf=is_leaf)
         return value if transform_non_params is None else map_leaves(transform_non_params, value)
 
-    mapped: Tree = jax.tree.map(part, layout, state, is_leaf=_is_placeholder)  # type: ignore[misc]
+    mapped: Tree = jax.tree.map(part, layout, state, is_leaf=_is_placeholder)
     return mapped
 
 

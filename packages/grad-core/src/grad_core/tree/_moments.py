@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from grad_core.numerics import abs_sq, one_minus_power
+from grad_core.numerics import abs_sq, inexact_dtype, one_minus_power, real_dtype, widen
 from grad_core.tree._map import is_none, map_leaves
 from grad_core.types import Numeric, PyTree, Tree
 
@@ -64,8 +64,9 @@ def update_moment_per_elem_norm(
     def power(g: jax.Array) -> jax.Array:
         if not jnp.iscomplexobj(g):
             return g**order
-        # |g|^2 has a derivative at zero, |g| has none: avoid the square root where it cancels.
-        return abs_sq(g) ** (order // 2) if order % 2 == 0 else jnp.abs(g) ** order
+        if order % 2 == 0:  # |g|^2 has a derivative at zero, |g| has none
+            return abs_sq(g) ** int(order // 2)
+        return jnp.abs(g) ** order
 
     return _average(power, updates, moments, decay)
 
@@ -74,7 +75,7 @@ def _average(
     power: Callable[[jax.Array], jax.Array], updates: Tree, moments: PyTree, decay: Numeric
 ) -> Tree:
     def leaf(g: jax.Array, m: jax.Array) -> jax.Array:
-        return decay * m + (1 - decay) * power(g)
+        return m * decay + power(g) * (1 - decay)
 
     return map_leaves(_in_float32(leaf), updates, moments, is_leaf=is_none)
 
@@ -138,19 +139,12 @@ def bias_correction(moment: Tree, decay: Numeric, count: Numeric) -> Tree:
 def _in_float32(f: Callable[..., jax.Array]) -> Callable[..., jax.Array | None]:
     """``f`` computed in at least float32 and returned in the dtype its arguments promote to."""
 
-    def widened(*leaves: jax.Array | None) -> jax.Array | None:
-        if leaves[0] is None:
+    def widened(first: jax.Array | None, *rest: jax.Array) -> jax.Array | None:
+        if first is None:
             return None
-        dtypes = [jnp.promote_types(jnp.result_type(x), jnp.float32) for x in leaves]
-        result = f(*(jnp.asarray(x).astype(d) for x, d in zip(leaves, dtypes, strict=True)))
-        return result.astype(_result_dtype(leaves, result))
+        leaves = (first, *rest)
+        result = f(*(widen(x) for x in leaves))
+        dtype_of = inexact_dtype if jnp.iscomplexobj(result) else real_dtype
+        return result.astype(dtype_of(*leaves))
 
     return widened
-
-
-def _result_dtype(leaves: tuple[jax.Array | None, ...], result: jax.Array) -> jnp.dtype:
-    """What the leaves promote to, if a float; real if ``result`` is."""
-    dtype = jnp.result_type(*leaves)
-    if not jnp.issubdtype(dtype, jnp.inexact):
-        return jnp.promote_types(dtype, jnp.float32)
-    return dtype if jnp.iscomplexobj(result) else jnp.finfo(dtype).dtype

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 import jax
 import jax.numpy as jnp
 
+from grad_core.tree._casting import dtype_of
 from grad_core.tree._map import map_leaves
 from grad_core.types import PyTree, Tree
 
@@ -37,8 +38,8 @@ def split_key_like(rng_key: jax.Array, target_tree: Tree) -> Tree:
       >>> sorted(keys), keys["a"].shape
       (['a', 'b'], ())
     """
-    treedef = jax.tree.structure(target_tree)
-    keys: Tree = jax.tree.unflatten(treedef, list(jax.random.split(rng_key, treedef.num_leaves)))
+    leaves, treedef = jax.tree.flatten(target_tree)
+    keys: Tree = jax.tree.unflatten(treedef, list(jax.random.split(rng_key, len(leaves))))
     return keys
 
 
@@ -68,8 +69,8 @@ def random_like(
     """
 
     def sample(leaf: object, key: jax.Array) -> jax.Array:
-        own_dtype = jnp.result_type(getattr(leaf, "dtype", leaf))
-        return sampler(key, getattr(leaf, "shape", ()), own_dtype if dtype is None else dtype)
+        shape = getattr(leaf, "shape", ())
+        return sampler(key, shape, dtype_of(leaf) if dtype is None else dtype)
 
     return map_leaves(sample, target_tree, split_key_like(rng_key, target_tree))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from grad_core.numerics import root_sum_squares, sum_squares
+from grad_core.numerics import root_sum_squares, sum_squares, widen
 from grad_core.tree._map import map_leaves
 from grad_core.types import Numeric, PyTree
 
@@ -111,23 +111,22 @@ def norm(tree: PyTree, ord: int | float | str | None = None, squared: bool = Fal
     if not leaves:
         return jnp.asarray(0.0)
     if ord is None or ord == 2:
-        if squared:
-            return functools.reduce(operator.add, (sum_squares(x, 1.0) for x in leaves))
-        return root_sum_squares(leaves)
+        return _squared_norm_2(leaves) if squared else root_sum_squares(leaves)
     result = _norm_1(leaves) if ord == 1 else _norm_inf(leaves)
     return result**2 if squared else result
 
 
+def _squared_norm_2(leaves: list[jax.Array]) -> jax.Array:
+    squares: list[jax.Array] = [sum_squares(x, 1.0) for x in leaves]
+    return functools.reduce(operator.add, squares)
+
+
 def _norm_1(leaves: list[jax.Array]) -> jax.Array:
-    return functools.reduce(operator.add, (jnp.sum(_float_abs(x)) for x in leaves))
+    return functools.reduce(operator.add, (jnp.sum(jnp.abs(widen(x))) for x in leaves))
 
 
 def _norm_inf(leaves: list[jax.Array]) -> jax.Array:
-    return functools.reduce(jnp.maximum, (jnp.max(_float_abs(x), initial=0.0) for x in leaves))
-
-
-def _float_abs(x: Numeric) -> jax.Array:
-    return jnp.abs(jnp.asarray(x).astype(jnp.promote_types(jnp.result_type(x), jnp.float32)))
+    return functools.reduce(jnp.maximum, (jnp.max(jnp.abs(widen(x)), initial=0.0) for x in leaves))
 
 
 def max(tree: PyTree) -> jax.Array:

@@ -135,7 +135,7 @@ def _replace(
 ) -> object:
     for name in names:
         if name in values and (filtering is None or filtering(path, node)):
-            return values[name]  # type: ignore[index]
+            return values[name]
     children = _children(node)
     if not children:
         return node
@@ -166,8 +166,9 @@ def _children(node: object) -> list[tuple[object, object]]:
 
 
 def _with_class(key: object, class_name: str) -> object:
-    is_field = isinstance(key, jax.tree_util.GetAttrKey)
-    return NamedTupleKey(class_name, key.name) if is_field else key
+    if isinstance(key, jax.tree_util.GetAttrKey):
+        return NamedTupleKey(class_name, key.name)
+    return key
 
 
 def _names_of(key: object, value: object) -> tuple[object, ...]:

@@ -1,0 +1,248 @@
+"""What all checks are made of: the factory they look at, and comparing trees.
+
+A *check* is a function of a factory that raises if the factory breaks a property. It can be called
+alone, as ``step_checks.jit_changes_nothing(my_factory)``; the suite calls it for every factory.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grad_core
+import jax
+import jax.numpy as jnp
+import numpy as np
+from grad_core import GradientTransformation, GradientTransformationExtraArgs
+from grad_core.hyperparameters import Parameter, Range
+from grad_core.values import factory_of
+
+from grad_testing.tolerances import Tolerance, tolerance_for
+
+__all__ = [
+    "DoesNotApply",
+    "Subject",
+    "numbered",
+    "require",
+    "require_close",
+    "require_finite",
+    "require_same_types",
+    "sample",
+    "subject_of",
+    "take_steps",
+]
+
+Factory = Callable[..., Any]
+Tree = Any
+
+
+class DoesNotApply(Exception):
+    """Raised by a check that has nothing to look at, such as ranges where there are no numbers."""
+
+
+class Subject:
+    """A factory under test, with the call that its module gives as an example.
+
+    Attributes:
+      factory: The factory.
+      name: Its name.
+      tx: What the example call makes.
+    """
+
+    def __init__(self, factory: Factory) -> None:
+        self.factory = factory
+        self.name: str = getattr(factory, "__name__", repr(factory))
+        self.conformance = grad_core.conformance_of(factory)
+
+    @functools.cached_property
+    def arguments(self) -> inspect.BoundArguments:
+        """The arguments of the example call, and the defaults of the others."""
+        signature = inspect.signature(self.factory)
+        try:
+            bound = signature.bind(*self.conformance.args, **self.conformance.kwargs)
+        except TypeError as error:
+            raise AssertionError(
+                f"{self.name}{signature} cannot be called as its module says, with "
+                f"{self.conformance.args} and {dict(self.conformance.kwargs)}: {error}. "
+                "Say how to call it, with @grad_core.example(...) above its definition."
+            ) from error
+        bound.apply_defaults()
+        return bound
+
+    @functools.cached_property
+    def tx(self) -> GradientTransformation:
+        return self.make()
+
+    def make(self, **changes: object) -> GradientTransformation:
+        """The example call with other values of some arguments."""
+        bound = self.arguments
+        merged = inspect.BoundArguments(bound.signature, type(bound.arguments)(bound.arguments))
+        merged.arguments.update(changes)
+        made = self.factory(*merged.args, **merged.kwargs)
+        require(
+            isinstance(made, GradientTransformation),
+            f"{self.name} must return a GradientTransformation, but returned {made!r}",
+        )
+        return made  # type: ignore[no-any-return]
+
+    @functools.cached_property
+    def parameters(self) -> dict[str, Parameter]:
+        """What annotations say of the arguments; nothing if the factory is not decorated."""
+        return factory_of(self.factory).parameters if grad_core.is_factory(self.factory) else {}
+
+    @functools.cached_property
+    def ranges(self) -> dict[str, Range]:
+        """The arguments that are numbers, and their ranges."""
+        ranges = {name: parameter.range for name, parameter in self.parameters.items()}
+        return {name: range_ for name, range_ in ranges.items() if range_ is not None}
+
+    @functools.cached_property
+    def numbers(self) -> dict[str, float]:
+        """The arguments that are numbers, and Python numbers in the example call."""
+        given = self.arguments.arguments
+        return {name: given[name] for name in self.ranges if type(given[name]) in (int, float)}
+
+    @functools.cached_property
+    def inner(self) -> list[GradientTransformation]:
+        """The transformations among the arguments of the example call."""
+        leaves = jax.tree.leaves(
+            list(self.arguments.arguments.values()),
+            is_leaf=lambda x: isinstance(x, GradientTransformation),
+        )
+        return [leaf for leaf in leaves if isinstance(leaf, GradientTransformation)]
+
+    @functools.cached_property
+    def reference(self) -> tuple[list[Tree], Tree]:
+        """The updates and the last state of three eager steps on `sample`."""
+        params, gradients = sample()
+        return take_steps(self.tx, params, gradients)
+
+
+@functools.lru_cache(maxsize=256)
+def subject_of(factory: Factory) -> Subject:
+    """The `Subject` for a factory; one for all checks, since they share work."""
+    return Subject(factory)
+
+
+def sample(dtype: Any = "float32", steps: int = 3) -> tuple[Tree, list[Tree]]:
+    """Parameters and gradients of a small model, the same at each call.
+
+    Args:
+      dtype: Of all leaves.
+      steps: How many trees of gradients.
+
+    Returns:
+      The parameters, and the list of gradients.
+    """
+    rng = np.random.default_rng(0)
+    shapes = {"dense": {"bias": (3,), "kernel": (2, 3)}, "head": [(3, 2), ()]}
+
+    def draw() -> Tree:
+        return jax.tree.map(
+            lambda shape: _draw(rng, shape, dtype),
+            shapes,
+            is_leaf=lambda x: isinstance(x, tuple),
+        )
+
+    return draw(), [draw() for _ in range(steps)]
+
+
+def numbered(shapes: Sequence[tuple[int, ...]], seed: int, dtype: Any = "float32") -> list[Any]:
+    """Arrays of given shapes, drawn with a seed."""
+    rng = np.random.default_rng(seed)
+    return [_draw(rng, shape, dtype) for shape in shapes]
+
+
+def _draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    values = rng.normal(size=shape)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        values = values + 1j * rng.normal(size=shape)
+    return jnp.asarray(values, dtype)
+
+
+def take_steps(
+    tx: GradientTransformation,
+    params: Tree,
+    gradients: Sequence[Tree],
+    state: Tree = None,
+    update: Callable[..., Any] | None = None,
+) -> tuple[list[Tree], Tree]:
+    """Updates of a transformation on one tree of gradients after another, at fixed parameters."""
+    state = tx.init(params) if state is None else state
+    update = update or tx.update
+    taken = []
+    for g in gradients:
+        updates, state = update(g, state, params)
+        taken.append(updates)
+    return taken, state
+
+
+def require(condition: object, message: str) -> None:
+    """Raises AssertionError with a message unless the condition holds, also under ``python -O``."""
+    if not condition:
+        raise AssertionError(message)
+
+
+def require_same_types(actual: Tree, expected: Tree, what: str, *, weak: bool = True) -> None:
+    """Requires two trees to have the same structure, shapes, dtypes and, if `weak`, weak types."""
+    here, there = jax.tree.structure(actual), jax.tree.structure(expected)
+    require(here == there, f"{what}: the structure is {here}, but should be {there}")
+    leaves = jax.tree_util.tree_flatten_with_path(actual)[0]
+    for (path, a), b in zip(leaves, jax.tree.leaves(expected), strict=True):
+        types = tuple(_type_of(x, weak) for x in (a, b))
+        require(
+            types[0] == types[1],
+            f"{what}: {jax.tree_util.keystr(path)} is {types[0]}, but should be {types[1]}",
+        )
+
+
+def _type_of(x: Any, weak: bool) -> str:
+    if getattr(x, "dtype", None) == jax.dtypes.float0:
+        return f"float0[{','.join(map(str, x.shape))}]"
+    aval = jax.typeof(x) if not isinstance(x, jax.ShapeDtypeStruct) else x
+    suffix = " (weakly typed)" if weak and getattr(aval, "weak_type", False) else ""
+    return f"{aval.dtype}[{','.join(map(str, aval.shape))}]{suffix}"
+
+
+def require_close(
+    actual: Tree, expected: Tree, what: str, tolerance: Tolerance | None = None
+) -> None:
+    """Requires two trees to be of one structure, and their leaves of one shape and nearly equal.
+
+    Without a tolerance, the leaves' dtypes decide it.
+    """
+    here, there = jax.tree.structure(actual), jax.tree.structure(expected)
+    require(here == there, f"{what}: the structure is {here}, but should be {there}")
+    leaves = jax.tree_util.tree_flatten_with_path(actual)[0]
+    for (path, a), b in zip(leaves, jax.tree.leaves(expected), strict=True):
+        x, y = _values(a), _values(b)
+        place = f"{what}: {jax.tree_util.keystr(path)}"
+        require(x.shape == y.shape, f"{place} has shape {x.shape}, but should have {y.shape}")
+        rtol, atol = tolerance or tolerance_for(getattr(b, "dtype", np.dtype(float)))
+        close = np.allclose(x, y, rtol, atol, equal_nan=True)
+        require(close, f"{place} is {x!r}, but should be {y!r}")
+
+
+def require_finite(tree: Tree, what: str) -> None:
+    """Requires all numbers in a tree to be finite."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        values = _values(leaf)
+        place = f"{what}: {jax.tree_util.keystr(path)}"
+        require(np.all(np.isfinite(values)), f"{place} is not finite: {values!r}")
+
+
+def _values(leaf: Any) -> np.ndarray[Any, Any]:
+    """A leaf as an array that NumPy can compare: keys as integers, bfloat16 as float64."""
+    if getattr(leaf, "dtype", None) == jax.dtypes.float0:
+        return np.zeros(leaf.shape)
+    if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    values = np.asarray(leaf)
+    if jnp.issubdtype(values.dtype, jnp.floating):
+        return values.astype(np.float64)
+    return values
+
+
+def takes_extra_arguments(tx: GradientTransformation) -> bool:
+    """Whether ``update`` may be given extra keyword arguments."""
+    return isinstance(tx, GradientTransformationExtraArgs)

@@ -1,0 +1,49 @@
+"""Transformations of gradients lead downhill."""
+
+import inspect
+
+import grad_core
+
+from grad_testing.checking import Factory, require, subject_of
+from grad_testing.problems import (
+    Problem,
+    minimise,
+    quadratic,
+    stochastic_least_squares,
+    valley,
+)
+
+__all__ = ["decreases_convex_loss", "decreases_nonconvex_loss", "decreases_stochastic_loss"]
+
+SMALL = 0.01
+
+
+def decreases_convex_loss(factory: Factory) -> None:
+    """The loss of a convex problem decreases.
+
+    A factory with an argument ``learning_rate`` makes steps, which are taken as they are. What others
+    make of a gradient is taken for a direction, and multiplied by -0.01.
+    """
+    _require_descent(factory, quadratic())
+
+
+def decreases_nonconvex_loss(factory: Factory) -> None:
+    """The loss of a problem that is not convex decreases; steps as for the convex one."""
+    _require_descent(factory, valley())
+
+
+def decreases_stochastic_loss(factory: Factory) -> None:
+    """The loss over all data decreases in steps on parts of them; steps as for the convex problem."""
+    _require_descent(factory, stochastic_least_squares())
+
+
+def _require_descent(factory: Factory, problem: Problem) -> None:
+    subject = subject_of(factory)
+    makes_steps = "learning_rate" in inspect.signature(factory).parameters
+    tx = subject.tx if makes_steps else grad_core.chain(subject.tx, grad_core.scale(-SMALL))
+    before, after = minimise(problem, tx)
+    require(
+        after < 0.999 * before,
+        f"{subject.name}: in {problem.steps} steps, the loss of the {problem.name} should decrease, "
+        f"but went from {before:g} to {after:g}",
+    )

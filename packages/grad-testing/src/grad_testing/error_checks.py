@@ -1,0 +1,120 @@
+"""Bad input is refused with an error that says what, where, and whose."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from grad_testing.checking import (
+    Factory,
+    Subject,
+    require,
+    require_close,
+    sample,
+    subject_of,
+)
+
+__all__ = ["integer_leaves_are_refused", "missing_params_are_named", "wrong_trees_are_named"]
+
+
+def integer_leaves_are_refused(factory: Factory) -> None:
+    """Integer parameters and integer updates raise a TypeError that names the path."""
+    subject = subject_of(factory)
+    whole = {"layer": {"steps": jnp.arange(3), "w": jnp.ones(3)}}
+    real = jax.tree.map(lambda x: x.astype("float32"), whole)
+    tx = subject.tx
+
+    def everything(params: Any, gradients: Any) -> Any:
+        return tx.update(gradients, tx.init(params), params)
+
+    for what, run in _runs(everything):
+        if jax.tree.leaves(tx.init(real)):
+            error = _error(lambda run=run: run(whole, whole))
+            _require_says(subject, f"integer parameters{what}", error, TypeError, "steps")
+        error = _error(lambda run=run: run(real, whole))
+        _require_says(subject, f"integer updates{what}", error, TypeError, "steps")
+
+
+def missing_params_are_named(factory: Factory) -> None:
+    """Without parameters, ``update`` gives the same, or raises a ValueError that asks for them."""
+    subject = subject_of(factory)
+    params, gradients = sample()
+    state = subject.tx.init(params)
+    for what, run in _runs(lambda g, s: subject.tx.update(g, s)):
+        try:
+            updates, _ = run(gradients[0], state)
+        except Exception as error:
+            _require_says(subject, f"missing parameters{what}", error, ValueError, "params")
+        else:
+            name = f"{subject.name}: without parameters{what}, updates"
+            require_close(updates, subject.reference[0][0], name)
+
+
+def wrong_trees_are_named(factory: Factory) -> None:
+    """A tree that differs from the parameters raises a ValueError that names the path.
+
+    Tried are updates with a leaf missing, with a leaf too many and with a leaf of another shape, and a
+    state made for other parameters. A transformation that neither keeps anything leaf by leaf nor
+    looks at parameters need not notice.
+    """
+    subject = subject_of(factory)
+    params = {"layer": {"bias": jnp.ones(3), "kernel": jnp.ones((2, 3))}, "scale": jnp.ones(())}
+    missing = {**params, "layer": {"kernel": params["layer"]["kernel"]}}
+    larger = {**params, "layer": {**params["layer"], "surplus": jnp.ones(2)}}
+    reshaped = {**params, "layer": {**params["layer"], "kernel": jnp.ones((1, 3))}}
+    tx = subject.tx
+    state = tx.init(params)
+    keeps_leaves = any(np.ndim(x) == 2 for x in jax.tree.leaves(state))
+    notices = keeps_leaves or _needs_params(subject, params)
+    for what, run in _runs(tx.update):
+        wrong_updates = {"missing": (missing, "bias"), "surplus": (larger, "surplus")}
+        for how, (tree, path) in wrong_updates.items():
+            error = _error(lambda run=run, tree=tree: run(tree, state, params))
+            name = f"a {how} leaf{what}"
+            if notices or error is not None:
+                _require_says(subject, name, error, ValueError, path)
+        error = _error(lambda run=run: run(reshaped, state, params))
+        if notices or error is not None:
+            _require_says(subject, f"a leaf of another shape{what}", error, ValueError, "kernel")
+        if keeps_leaves:
+            other = tx.init(missing)
+            error = _error(lambda run=run, other=other: run(params, other, params))
+            _require_says(subject, f"another tree's state{what}", error, ValueError, "bias")
+
+
+def _runs(function: Callable[..., Any]) -> list[tuple[str, Callable[..., Any]]]:
+    """A function called as it is, and under `jax.jit`: errors must be the same."""
+    return [("", function), (" under jit", jax.jit(function))]
+
+
+def _needs_params(subject: Subject, params: Any) -> bool:
+    return _error(lambda: subject.tx.update(params, subject.tx.init(params))) is not None
+
+
+def _error(call: Callable[[], Any]) -> Exception | None:
+    try:
+        call()
+    except Exception as error:
+        return error
+    return None
+
+
+def _require_says(
+    subject: Subject, what: str, error: Exception | None, kind: type[Exception], word: str
+) -> None:
+    """Requires an error of a kind that says a word, and the name of the factory or of one in it."""
+    place = f"{subject.name}: {what}"
+    if error is None:
+        raise AssertionError(f"{place} should raise a {kind.__name__}, but is accepted")
+    if not isinstance(error, kind):
+        raise AssertionError(f"{place} should raise a {kind.__name__}, not {error!r}") from error
+    text = str(error)
+    require(word in text, f"{place} should raise an error that says {word}, but says: {text}")
+    names = {subject.name, *re.findall(r"(\w+)\(", repr(subject.tx))}
+    require(
+        any(re.search(rf"\b{re.escape(name)}\b", text) for name in names),
+        f"{place} should raise an error that says {subject.name}, but says: {text}",
+    )

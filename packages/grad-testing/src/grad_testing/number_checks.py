@@ -1,0 +1,139 @@
+"""Hyperparameters: their ranges, schedules in their place, and derivatives through updates."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from grad_testing.checking import (
+    DoesNotApply,
+    Factory,
+    Subject,
+    require,
+    require_close,
+    require_finite,
+    sample,
+    subject_of,
+    take_steps,
+)
+
+__all__ = [
+    "end_points_are_legal",
+    "gradients_flow",
+    "numbers_are_checked",
+    "numbers_may_be_traced",
+    "schedules_stand_for_numbers",
+]
+
+
+def numbers_are_checked(factory: Factory) -> None:
+    """A number that is NaN or out of its range is refused, by the factory's and argument's names."""
+    subject = subject_of(factory)
+    for name, value in subject.arguments.arguments.items():
+        if type(value) is float:
+            require(
+                name in subject.ranges,
+                f"{subject.name}: {name} is a float, but its annotation tells no range; "
+                "annotate it with grad_core.Real, NonNegative, Fraction or Decay",
+            )
+    for name, range_ in subject.ranges.items():
+        outside = [x for x in (range_.low - 1, range_.high + 1) if math.isfinite(x)]
+        for bad in (*outside, math.nan):
+            _require_refused(subject, name, bad, ValueError)
+        _require_refused(subject, name, "a string", TypeError)
+
+
+def _require_refused(subject: Subject, name: str, bad: object, kind: type[Exception]) -> None:
+    call = f"{subject.name}({name}={bad!r})"
+    try:
+        subject.make(**{name: bad})
+    except kind as error:
+        text = str(error)
+    except Exception as error:
+        raise AssertionError(f"{call} should raise a {kind.__name__}, not {error!r}") from error
+    else:
+        raise AssertionError(f"{call} should raise a {kind.__name__}, but is accepted")
+    for word in (subject.name, name, repr(bad)):
+        require(word in text, f"{call} should raise an error that says {word}, but says: {text}")
+
+
+def end_points_are_legal(factory: Factory) -> None:
+    """Both ends of a number's range, and either sign where it is free, make finite updates."""
+    subject = subject_of(factory)
+    params, gradients = sample()
+    for name, range_ in subject.ranges.items():
+        ends = {x for x in (range_.low, range_.high) if math.isfinite(x)}
+        if range_.low == -math.inf and name in subject.numbers:
+            ends |= {0.0, -subject.numbers[name]}
+        if not subject.parameters[name].schedulable or name in subject.numbers:
+            for end in sorted(ends):
+                tx = subject.make(**{name: type(subject.numbers.get(name, 0.0))(end)})
+                require_finite(take_steps(tx, params, gradients), f"{tx!r}")
+
+
+def numbers_may_be_traced(factory: Factory) -> None:
+    """Numbers may be arrays, and be traced by `jax.jit` and `jax.vmap`, with the same result."""
+    subject = subject_of(factory)
+    if not subject.numbers:
+        raise DoesNotApply("its example has no numbers")
+    params, gradients = sample()
+
+    def updates_at(numbers: dict[str, Any]) -> Any:
+        return take_steps(subject.make(**numbers), params, gradients[:2])[0]
+
+    arrays = {name: jnp.asarray(x) for name, x in subject.numbers.items()}
+    expected = subject.reference[0][:2]
+    what = f"{subject.name}: with numbers"
+    require_close(updates_at(arrays), expected, f"{what} as arrays")
+    require_close(jax.jit(updates_at)(arrays), expected, f"{what} traced by jit")
+    batch = jax.tree.map(lambda x: jnp.stack([x, x]), arrays)
+    batched = jax.vmap(updates_at)(batch)
+    last = jax.tree.map(lambda u: u[-1], batched)
+    require_close(last, expected, f"{what} traced by vmap")
+
+
+def schedules_stand_for_numbers(factory: Factory) -> None:
+    """Where a schedule may stand for a number, a constant one means that number, also under jit."""
+    subject = subject_of(factory)
+    names = [name for name in subject.numbers if subject.parameters[name].schedulable]
+    if not names:
+        raise DoesNotApply("it takes no schedules in place of numbers")
+    params, gradients = sample()
+    for name in names:
+        value = subject.numbers[name]
+        counts: list[Any] = []
+
+        def constant(count: Any, value: float = value, counts: list[Any] = counts) -> float:
+            counts.append(count)
+            return value
+
+        tx = subject.make(**{name: constant})
+        what = f"{subject.name}: with a constant schedule for {name}"
+        updates, _ = take_steps(tx, params, gradients)
+        require_close(updates, subject.reference[0], f"{what}, updates")
+        seen = [c if isinstance(c, int) or not jax.core.is_concrete(c) else int(c) for c in counts]
+        distinct = sorted({c for c in seen if isinstance(c, int)})
+        require(distinct == [0, 1, 2], f"{what}: it was called with counts {seen}, not 0, 1, 2")
+        updates, _ = take_steps(tx, params, gradients, update=jax.jit(tx.update))
+        require_close(updates, subject.reference[0], f"{what} under jit, updates")
+
+
+def gradients_flow(factory: Factory) -> None:
+    """Derivatives of updates by numbers, gradients and parameters are finite, also at zero gradients."""
+    subject = subject_of(factory)
+    params, gradients = sample()
+    zero = jax.tree.map(jnp.zeros_like, params)
+    numbers = {name: jnp.asarray(x, jnp.float32) for name, x in subject.numbers.items()}
+
+    def size(numbers: Any, gradients: Any, params: Any) -> jax.Array:
+        updates, _ = take_steps(subject.make(**numbers), params, gradients)
+        total: jax.Array = sum((jnp.sum(u**2 + u) for u in jax.tree.leaves(updates)), jnp.zeros(()))
+        return total
+
+    derivative = jax.jit(jax.grad(size, argnums=(0, 1, 2)))
+    for name, each in (("gradients", gradients[:2]), ("zero gradients", [zero, zero])):
+        require_finite(
+            derivative(numbers, each, params),
+            f"{subject.name}: derivatives by (numbers, gradients, parameters) at {name}",
+        )

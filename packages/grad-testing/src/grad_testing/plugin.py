@@ -1,0 +1,136 @@
+"""The pytest plugin, loaded wherever this package is installed.
+
+It does nothing to JAX until it is asked to, by ``--backend``, or by a test that runs a suite or uses
+one of the fixtures below; so it does not disturb projects that merely have it installed.
+
+Fixtures:
+  backend: ``"cpu"``, ``"gpu"`` or ``"tpu"``, where the tests run.
+  tolerance: ``tolerance(dtype)``, the error that results of this dtype may have on this backend.
+  devices: the devices of the backend; on the CPU, 8 virtual ones.
+  mesh: a 2-D mesh of them, once automatic and once explicit.
+  tpu_device: a device of a TPU topology to compile for, where there need not be a TPU.
+
+Marker:
+  tpu: the test compiles ahead of time for a TPU; skipped, with the reason, without libtpu.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    import jax
+
+    from grad_testing.tolerances import Tolerance
+
+__all__ = ["backend", "devices", "mesh", "tolerance", "tpu_device"]
+
+_NEEDS_DEVICES = frozenset({"devices", "mesh", "sharding_mesh"})
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds ``--backend``."""
+    group = parser.getgroup("grad-testing", "gradient transformations")
+    group.addoption(
+        "--backend",
+        choices=("cpu", "gpu", "tpu"),
+        default=None,
+        help="where to run tests; without it on JAX's default backend, a CPU where there is no other",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers the marker, and prepares the backend that ``--backend`` asks for."""
+    config.addinivalue_line(
+        "markers", "tpu: compiles ahead of time for a TPU; skipped, with the reason, without libtpu"
+    )
+    asked: str | None = config.getoption("--backend")
+    if asked is not None:
+        from grad_testing.devices import prepare
+
+        prepare(asked)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Makes the virtual devices, if a collected test needs them and it is not too late."""
+    needed = any(_NEEDS_DEVICES & {*getattr(item, "fixturenames", ())} for item in items)
+    if needed and config.getoption("--backend") is None:
+        from grad_testing.devices import make_virtual_devices
+
+        make_virtual_devices()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what cannot run here."""
+    is_for_tpu = item.get_closest_marker("tpu") is not None
+    if is_for_tpu and importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed (it comes with jax[tpu])")
+    asked: str | None = item.config.getoption("--backend")
+    if asked in ("gpu", "tpu") and not is_for_tpu:
+        from grad_testing.devices import current_backend
+
+        if current_backend() != asked:
+            pytest.skip(f"there is no {asked.upper()} here")
+
+
+@pytest.fixture(scope="session")
+def backend() -> str:
+    """Where the tests run: ``"cpu"``, ``"gpu"`` or ``"tpu"``."""
+    from grad_testing.devices import current_backend
+
+    return current_backend()
+
+
+@pytest.fixture(scope="session")
+def tolerance(backend: str) -> Callable[[Any], Tolerance]:
+    """``tolerance(dtype)``: the error that results may have, as keywords of ``assert_allclose``.
+
+    Example::
+
+        def test_double(tolerance):
+            np.testing.assert_allclose(double(x), 2 * x, **tolerance(x.dtype)._asdict())
+    """
+    from grad_testing.tolerances import tolerance_for
+
+    return lambda dtype: tolerance_for(dtype, backend)
+
+
+@pytest.fixture(scope="session")
+def devices() -> Sequence[jax.Device]:
+    """The devices of the backend; the test is skipped where there is but one, and cannot be more."""
+    import jax
+
+    found = jax.devices()
+    if len(found) == 1:
+        if jax.default_backend() == "cpu":
+            pytest.fail(
+                "there is one CPU device: JAX was used before the plugin could make virtual ones. "
+                "Call pytest with --backend=cpu, which makes them at once."
+            )
+        pytest.skip("there is but one device here")
+    return found
+
+
+@pytest.fixture(scope="session", params=["automatic", "explicit"])
+def mesh(request: pytest.FixtureRequest, devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
+    """A mesh with the axes ``data`` and ``model``, once automatic and once explicit."""
+    from grad_testing.devices import make_mesh
+
+    return make_mesh(explicit=request.param == "explicit", devices=devices)
+
+
+@pytest.fixture(scope="session")
+def tpu_device() -> jax.Device:
+    """A TPU: one that is there, or one of a topology that can be compiled for."""
+    from grad_testing.devices import NoTopology, device_to_compile_for
+
+    try:
+        return device_to_compile_for()
+    except NoTopology as error:
+        pytest.skip(str(error))

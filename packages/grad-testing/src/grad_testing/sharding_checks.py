@@ -1,0 +1,75 @@
+"""Sharded parameters: the results are those of unsharded ones, and states are sharded alike."""
+
+import contextlib
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from grad_testing.checking import (
+    Factory,
+    numbered,
+    require,
+    require_close,
+    subject_of,
+    take_steps,
+)
+
+__all__ = ["sharding_changes_nothing"]
+
+SPECS = {
+    "bias": ((8,), PartitionSpec("model")),
+    "columns": ((8, 16), PartitionSpec(None, "data")),
+    "columns_too": ((8, 16), PartitionSpec(None, "model")),
+    "replicated": ((8, 16), PartitionSpec()),
+    "rows": ((8, 16), PartitionSpec("data", None)),
+    "rows_too": ((8, 16), PartitionSpec("model", None)),
+    "scalar": ((), PartitionSpec()),
+}
+"""Every spec of a matrix that shards one axis, in one tree, as models have them."""
+
+
+def sharding_changes_nothing(factory: Factory, mesh: jax.sharding.Mesh) -> None:
+    """Sharded over a mesh, updates equal those of unsharded leaves, with and without `jax.jit`.
+
+    What the state keeps for a leaf, at a path that ends in the leaf's own, is sharded like the leaf:
+    after ``init``, after ``init`` under jit, after ``update``.
+
+    Args:
+      factory: The factory.
+      mesh: A mesh with the axes ``data`` and ``model``, automatic or explicit.
+    """
+    subject = subject_of(factory)
+    tx = subject.tx
+    shapes = [shape for shape, _ in SPECS.values()]
+    params, *gradients = (dict(zip(SPECS, numbered(shapes, i), strict=True)) for i in range(3))
+    expected, _ = take_steps(tx, params, gradients)
+    is_explicit = AxisType.Explicit in mesh.axis_types
+    context = jax.set_mesh(mesh) if is_explicit else contextlib.nullcontext()
+    with context:
+        shardings = {name: NamedSharding(mesh, spec) for name, (_, spec) in SPECS.items()}
+        params = jax.device_put(params, shardings)
+        gradients = [jax.device_put(g, shardings) for g in gradients]
+        states = {"init": tx.init(params), "init under jit": jax.jit(tx.init)(params)}
+        for when, state in states.items():
+            _require_sharded_alike(state, params, f"{subject.name}: after {when}")
+        eager, state = take_steps(tx, params, gradients)
+        require_close(eager, expected, f"{subject.name}: on sharded leaves, updates")
+        _require_sharded_alike(state, params, f"{subject.name}: after update")
+        update = jax.jit(tx.update)
+        jitted, state = take_steps(tx, params, gradients, states["init under jit"], update)
+        require_close(jitted, expected, f"{subject.name}: on sharded leaves under jit, updates")
+        _require_sharded_alike(state, params, f"{subject.name}: after update under jit")
+
+
+def _require_sharded_alike(state: Any, params: dict[str, jax.Array], what: str) -> None:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        key = getattr(path[-1], "key", None) if path else None
+        p = params.get(key) if isinstance(key, str) else None
+        if p is None or p.shape != leaf.shape:
+            continue
+        require(
+            leaf.sharding.is_equivalent_to(p.sharding, p.ndim),
+            f"{what}, state{jax.tree_util.keystr(path)} is sharded as {leaf.sharding}, "
+            f"but should be as its parameter, {p.sharding}",
+        )

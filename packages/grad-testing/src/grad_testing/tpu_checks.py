@@ -1,0 +1,40 @@
+"""Transformations compile for a TPU, without large temporary buffers; no TPU is needed."""
+
+from typing import Any
+
+import jax
+
+from grad_testing.checking import Factory, require, subject_of
+
+__all__ = ["compiles_for_tpu"]
+
+SHAPES = {"bias": (512,), "kernel": (512, 512), "other": (512, 512)}
+
+
+def compiles_for_tpu(factory: Factory, device: jax.Device) -> None:
+    """``update`` compiles for a TPU, and needs no temporary buffer larger than the largest leaf.
+
+    Args:
+      factory: The factory.
+      device: A TPU, or a device of a TPU topology.
+    """
+    subject = subject_of(factory)
+    sharding = jax.sharding.SingleDeviceSharding(device)
+
+    def on_device(tree: Any) -> Any:
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+        )
+
+    shapes = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in SHAPES.items()}
+    params = on_device(shapes)
+    state = on_device(jax.eval_shape(subject.tx.init, shapes))
+    update = jax.jit(subject.tx.update, donate_argnums=(0, 1))
+    analysis = update.trace(params, state, params).lower().compile().memory_analysis()
+    largest = max(x.size * x.dtype.itemsize for x in jax.tree.leaves(params))
+    temporary = analysis.temp_size_in_bytes
+    require(
+        temporary <= largest,
+        f"{subject.name}: compiled for a TPU, update needs {temporary} bytes of temporary buffers, "
+        f"more than the {largest} of the largest leaf",
+    )
