@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from grad_core import linear_algebra
 
 
@@ -43,7 +44,9 @@ class TestPowerIteration:
         np.testing.assert_allclose(np.linalg.norm(vector), 1, rtol=1e-5)
 
     def test_functions_of_trees(self):
-        apply = lambda v: {"a": 2 * v["a"], "b": (-5 * v["b"][0],)}
+        def apply(v):
+            return {"a": 2 * v["a"], "b": (-5 * v["b"][0],)}
+
         v0 = {"a": jnp.ones(2), "b": (jnp.ones(1),)}
         value, vector = linear_algebra.power_iteration(apply, v0=v0)
         np.testing.assert_allclose(value, -5, rtol=1e-6)
@@ -119,9 +122,7 @@ class TestMatrixInversePthRoot:
     def test_ridge_is_relative_to_the_largest_eigenvalue(self):
         eigenvalues = np.array([1.0, 2.0, 5.0])
         matrix, q = symmetric(eigenvalues)
-        root, _ = linear_algebra.matrix_inverse_pth_root(
-            jnp.float32(matrix), 2, ridge_epsilon=0.1
-        )
+        root, _ = linear_algebra.matrix_inverse_pth_root(jnp.float32(matrix), 2, ridge_epsilon=0.1)
         np.testing.assert_allclose(root, (q * (eigenvalues + 0.5) ** -0.5) @ q.T, atol=1e-5)
 
     def test_singular_and_zero_matrices(self):
@@ -140,9 +141,9 @@ class TestMatrixInversePthRoot:
     @pytest.mark.parametrize("p", [3, 4])
     def test_traced_p_jit_and_vmap(self, p):
         matrices = jnp.stack([jnp.eye(2), 16 * jnp.eye(2)])
-        roots, _ = jax.jit(
-            jax.vmap(linear_algebra.matrix_inverse_pth_root, in_axes=(0, None))
-        )(matrices, p)
+        roots, _ = jax.jit(jax.vmap(linear_algebra.matrix_inverse_pth_root, in_axes=(0, None)))(
+            matrices, p
+        )
         expected = np.stack([np.eye(2), 16 ** (-1 / p) * np.eye(2)])
         np.testing.assert_allclose(roots, expected, atol=1e-5)
 
@@ -226,8 +227,9 @@ class TestNnls:
 
     def test_jit_and_vmap(self):
         solve = jax.jit(jax.vmap(lambda b: linear_algebra.nnls(jnp.eye(2), b, 50)))
-        np.testing.assert_allclose(solve(jnp.array([[1.0, -1.0], [-2.0, 3.0]])), [[1, 0], [0, 3]],
-                                   atol=1e-5)
+        np.testing.assert_allclose(
+            solve(jnp.array([[1.0, -1.0], [-2.0, 3.0]])), [[1, 0], [0, 3]], atol=1e-5
+        )
 
     @pytest.mark.parametrize("shapes", [((3,), (3,)), ((3, 2), (2,)), ((2, 3, 2), (3,))])
     def test_shapes_must_fit(self, shapes):

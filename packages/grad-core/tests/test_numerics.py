@@ -195,7 +195,9 @@ class TestSafeNorm:
     @pytest.mark.parametrize("ord", [None, 1, 2, np.inf])
     @pytest.mark.parametrize("axis", [None, 0])
     def test_floor_has_no_gradient(self, ord, axis):
-        norm = lambda x: jnp.sum(numerics.safe_norm(x, 1.0, ord, axis))
+        def norm(x):
+            return jnp.sum(numerics.safe_norm(x, 1.0, ord, axis))
+
         for x in (jnp.zeros(3), jnp.full(3, 1e-3)):
             assert norm(x) == 1
             assert_close(jax.grad(norm)(x), [0, 0, 0])
@@ -236,7 +238,9 @@ class TestSafeNorm:
 class TestScaleGradient:
     @pytest.mark.parametrize("scale", [0, 1, -1.0, 0.25, np.float32(2.0)])
     def test_value_and_gradient(self, scale):
-        f = lambda x: jnp.sum(scale_gradient({"a": x}, scale)["a"] ** 2)
+        def f(x):
+            return jnp.sum(scale_gradient({"a": x}, scale)["a"] ** 2)
+
         x = jnp.array([1.0, -3.0])
         value, gradient = jax.value_and_grad(f)(x)
         assert value == 10
@@ -244,7 +248,10 @@ class TestScaleGradient:
 
     def test_traced_scale_forward_mode_and_hessian(self):
         x = jnp.array([1.0, -3.0])
-        f = lambda x, s: jnp.sum(scale_gradient(x, s) ** 2)
+
+        def f(x, s):
+            return jnp.sum(scale_gradient(x, s) ** 2)
+
         assert_close(jax.jit(jax.grad(f))(x, 0.5), x)
         assert_close(jax.jvp(lambda x: scale_gradient(x, 0.5), (x,), (x,))[1], 0.5 * x)
         # The derivative of the gradient, 2 * s * x.

@@ -1,20 +1,53 @@
 """The core of gradient processing: types, combining, updating, generic building blocks.
 
-Everything public is here by name; ``tree``, ``tree_utils`` and ``projections`` are modules. To write
-a transformation of your own, start from `rule` and `LeafRule`.
+Everything public is here by name; ``tree``, ``tree_utils`` and ``projections`` are modules. To
+write a transformation of your own, start from `rule` and `LeafRule`.
 """
 
-from grad_core import tree, tree_utils
-from grad_core.adding import AddDecayedWeightsState, add_decayed_weights
-from grad_core.averaging import EmaState, TraceState, ema, trace
+from grad_core import projections, tree, tree_utils
+from grad_core.adding import (
+    AddDecayedWeightsState,
+    AddNoiseState,
+    add_decayed_weights,
+    add_noise,
+)
+from grad_core.averaging import (
+    EmaState,
+    TraceState,
+    ema,
+    trace,
+)
+from grad_core.centralizing import (
+    centralize,
+)
 from grad_core.clipping import (
     AdaptiveGradClipState,
     ClipByGlobalNormState,
     ClipState,
+    adaptive_grad_clip,
+    clip,
+    clip_by_block_rms,
     clip_by_global_norm,
+    per_example_global_norm_clip,
+    per_example_layer_norm_clip,
+    unitwise_clip,
+    unitwise_norm,
 )
-from grad_core.combining import chain, named_chain
-from grad_core.conformance import conformance_of, example, exempt
+from grad_core.combining import (
+    chain,
+    named_chain,
+)
+from grad_core.conformance import (
+    conformance_of,
+    example,
+    exempt,
+)
+from grad_core.constraining import (
+    NonNegativeParamsState,
+    ZeroNansState,
+    keep_params_nonnegative,
+    zero_nans,
+)
 from grad_core.errors import (
     LeafTypeError,
     MissingArgumentError,
@@ -22,7 +55,9 @@ from grad_core.errors import (
     TransformationError,
     TreeMismatchError,
 )
-from grad_core.gradients import scale_gradient
+from grad_core.gradients import (
+    scale_gradient,
+)
 from grad_core.hyperparameters import (
     Decay,
     DType,
@@ -32,8 +67,25 @@ from grad_core.hyperparameters import (
     Real,
     StepSchedule,
 )
-from grad_core.linear_algebra import global_norm, matrix_inverse_pth_root, nnls, power_iteration
-from grad_core.masking import MaskOrFn, masked
+from grad_core.linear_algebra import (
+    global_norm,
+    matrix_inverse_pth_root,
+    nnls,
+    power_iteration,
+)
+from grad_core.masking import (
+    MaskOrFn,
+    masked,
+)
+from grad_core.norm_scaling import (
+    ScaleByTrustRatioState,
+    normalize_by_update_norm,
+    scale_by_distance_over_gradients,
+    scale_by_param_block_norm,
+    scale_by_param_block_rms,
+    scale_by_sign,
+    scale_by_trust_ratio,
+)
 from grad_core.numerics import (
     abs_sq,
     safe_divide,
@@ -43,8 +95,16 @@ from grad_core.numerics import (
     safe_root_mean_squares,
     safe_sqrt,
 )
-from grad_core.partitioning import MultiTransformState, PartitionState, multi_transform, partition
-from grad_core.rules import LeafRule, TreeRule
+from grad_core.partitioning import (
+    MultiTransformState,
+    PartitionState,
+    multi_transform,
+    partition,
+)
+from grad_core.rules import (
+    LeafRule,
+    TreeRule,
+)
 from grad_core.scaling import (
     ScaleByScheduleState,
     ScaleState,
@@ -52,7 +112,9 @@ from grad_core.scaling import (
     scale_by_learning_rate,
     scale_by_schedule,
 )
-from grad_core.schedules import schedule
+from grad_core.schedules import (
+    schedule,
+)
 from grad_core.stateless import (
     identity,
     init_empty_state,
@@ -61,8 +123,16 @@ from grad_core.stateless import (
     stateless_with_tree_map,
     with_extra_args_support,
 )
-from grad_core.statistics import first_moment, full_like, second_moment, zeros_like
-from grad_core.transformations import rule, transformation
+from grad_core.statistics import (
+    first_moment,
+    full_like,
+    second_moment,
+    zeros_like,
+)
+from grad_core.transformations import (
+    rule,
+    transformation,
+)
 from grad_core.types import (
     ArrayTree,
     EmptyState,
@@ -74,6 +144,7 @@ from grad_core.types import (
     OptState,
     Params,
     PyTree,
+    Scalar,
     ScalarOrSchedule,
     Schedule,
     TransformInitFn,
@@ -81,12 +152,19 @@ from grad_core.types import (
     TransformUpdateFn,
     Updates,
 )
-from grad_core.updating import apply_updates, incremental_update, periodic_update
-from grad_core.values import is_factory
+from grad_core.updating import (
+    apply_updates,
+    incremental_update,
+    periodic_update,
+)
+from grad_core.values import (
+    is_factory,
+)
 
 __all__ = [
     "AdaptiveGradClipState",
     "AddDecayedWeightsState",
+    "AddNoiseState",
     "ArrayTree",
     "ClipByGlobalNormState",
     "ClipState",
@@ -106,6 +184,7 @@ __all__ = [
     "MissingArgumentError",
     "MultiTransformState",
     "NonNegative",
+    "NonNegativeParamsState",
     "NotATransformationError",
     "Numeric",
     "OptState",
@@ -113,8 +192,10 @@ __all__ = [
     "PartitionState",
     "PyTree",
     "Real",
+    "Scalar",
     "ScalarOrSchedule",
     "ScaleByScheduleState",
+    "ScaleByTrustRatioState",
     "ScaleState",
     "Schedule",
     "StepSchedule",
@@ -126,10 +207,16 @@ __all__ = [
     "TreeMismatchError",
     "TreeRule",
     "Updates",
+    "ZeroNansState",
     "abs_sq",
+    "adaptive_grad_clip",
     "add_decayed_weights",
+    "add_noise",
     "apply_updates",
+    "centralize",
     "chain",
+    "clip",
+    "clip_by_block_rms",
     "clip_by_global_norm",
     "conformance_of",
     "ema",
@@ -142,14 +229,19 @@ __all__ = [
     "incremental_update",
     "init_empty_state",
     "is_factory",
+    "keep_params_nonnegative",
     "masked",
     "matrix_inverse_pth_root",
     "multi_transform",
     "named_chain",
     "nnls",
+    "normalize_by_update_norm",
     "partition",
+    "per_example_global_norm_clip",
+    "per_example_layer_norm_clip",
     "periodic_update",
     "power_iteration",
+    "projections",
     "rule",
     "safe_divide",
     "safe_increment",
@@ -158,8 +250,13 @@ __all__ = [
     "safe_root_mean_squares",
     "safe_sqrt",
     "scale",
+    "scale_by_distance_over_gradients",
     "scale_by_learning_rate",
+    "scale_by_param_block_norm",
+    "scale_by_param_block_rms",
     "scale_by_schedule",
+    "scale_by_sign",
+    "scale_by_trust_ratio",
     "scale_gradient",
     "schedule",
     "second_moment",
@@ -170,6 +267,9 @@ __all__ = [
     "transformation",
     "tree",
     "tree_utils",
+    "unitwise_clip",
+    "unitwise_norm",
     "with_extra_args_support",
+    "zero_nans",
     "zeros_like",
 ]

@@ -21,7 +21,7 @@ class TraceState(NamedTuple):
 class EmaState(NamedTuple):
     """The number of updates, and their exponential moving average, not debiased."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # tuple.count
     ema: Updates
 
 
@@ -78,7 +78,7 @@ def ema(decay: Decay, debias: bool = True, accumulator_dtype: DType | None = Non
     Example:
       >>> from grad_core import ema
       >>> tx = ema(0.9)
-      >>> tx.update(3.0, tx.init(0.0))[0]
+      >>> tx.update(3.0, tx.init(0.0))[0].round(4)
       Array(3., dtype=float32)
 
     Reference:

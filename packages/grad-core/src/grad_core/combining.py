@@ -155,7 +155,8 @@ def _stretches(children: Sequence[Node]) -> list[tuple[Node, ...]]:
     """Neighbouring pure nodes together, each other node alone."""
     stretches: list[tuple[Node, ...]] = []
     for pure, group in groupby(children, lambda child: child.pure):
-        stretches += [tuple(group)] if pure else [(child,) for child in group]
+        together = tuple(group)
+        stretches += [together] if pure else [(child,) for child in together]
     return stretches
 
 

@@ -1,7 +1,7 @@
 """What a factory tells the conformance suite about itself, beside its definition.
 
-The suite of ``grad-testing`` finds every public factory by itself. A factory with required arguments
-says how to call it; one that rightly breaks a property says which, and why.
+The suite of ``grad-testing`` finds every public factory by itself. A factory with required
+arguments says how to call it; one that rightly breaks a property says which, and why.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,6 +19,7 @@ class Conformance(NamedTuple):
 
 
 def conformance_of(factory: Callable[..., Any]) -> Conformance:
+    """What the factory's module tells of it; nothing, if it tells nothing."""
     found: Conformance = getattr(factory, "__conformance__", Conformance())
     return found
 

@@ -4,13 +4,14 @@ A factory states what each argument may be in its signature::
 
     def scale_by_lion(b1: Decay = 0.9, b2: Decay = 0.99, mu_dtype: DType | None = None): ...
 
-Arguments annotated with `Real`, `NonNegative`, `Decay`, ... are *numeric*: Python numbers among them
-are checked against the range when the factory is called, and all of them enter compiled code as
-operands, so that two transformations that differ only in them share one executable. Every other
+Arguments annotated with `Real`, `NonNegative`, `Decay`, ... are *numeric*: Python numbers among
+them are checked against the range when the factory is called, and all of them enter compiled code
+as operands, so that two transformations that differ only in them share one executable. Every other
 argument is *static*. Signs of learning rates are free (ascent is legal) and so are end points.
 """
 
 import math
+import types
 import typing
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple, TypeAlias
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from grad_core.errors import shown
-from grad_core.types import Numeric, Schedule
+from grad_core.types import Numeric, Scalar, ScalarOrSchedule
 
 
 class Range(NamedTuple):
@@ -38,14 +39,14 @@ class Range(NamedTuple):
         return f"in [{self.low:g}, {self.high:g}]"
 
 
-Real: TypeAlias = Annotated[Numeric, Range()]
-NonNegative: TypeAlias = Annotated[Numeric, Range(low=0.0)]
-Fraction: TypeAlias = Annotated[Numeric, Range(0.0, 1.0)]
-Decay: TypeAlias = Annotated[Numeric, Range(0.0, 1.0, is_decay=True)]
+Real: TypeAlias = Annotated[Scalar, Range()]
+NonNegative: TypeAlias = Annotated[Scalar, Range(low=0.0)]
+Fraction: TypeAlias = Annotated[Scalar, Range(0.0, 1.0)]
+Decay: TypeAlias = Annotated[Scalar, Range(0.0, 1.0, is_decay=True)]
 """The decay b of an exponential average, in [0, 1]; rules receive it as a `PreciseDecay`."""
 
-LearningRate: TypeAlias = Annotated[Numeric | Schedule, Range()]
-StepSchedule: TypeAlias = Annotated[Schedule, Range()]
+LearningRate: TypeAlias = Annotated[ScalarOrSchedule, Range()]
+StepSchedule: TypeAlias = Annotated[Callable[[jax.Array], Numeric], Range()]
 DType: TypeAlias = jax.typing.DTypeLike
 
 
@@ -86,11 +87,11 @@ class PreciseDecay:
     def __pow__(self, t: Numeric) -> "PreciseDecay":
         if self.log is None:
             raise TypeError(
-                "powers of a decay are the same for all leaves: compute them in `once`, not on a leaf."
+                "powers of a decay are the same for all leaves: compute them in `once`."
             )
         log = t * self.log
         complement = -jnp.expm1(log)
-        tiny = jnp.finfo(jnp.result_type(complement)).tiny
+        tiny = jnp.finfo(jnp.result_type(complement)).tiny  # type: ignore[no-untyped-call]
         return PreciseDecay(jnp.exp(log), jnp.maximum(complement, tiny), log)
 
     def __rsub__(self, other: Numeric) -> Numeric:
@@ -138,8 +139,8 @@ class Parameter(NamedTuple):
     def of(cls, annotation: object) -> "Parameter":
         parts = _union_members(annotation)
         marked = [part for part in parts if typing.get_origin(part) is Annotated]
-        ranges = [m for part in marked for m in part.__metadata__ if isinstance(m, Range)]  # type: ignore[attr-defined]
-        inner = [member for part in marked for member in _union_members(part.__origin__)]  # type: ignore[attr-defined]
+        ranges = [m for part in marked for m in part.__metadata__ if isinstance(m, Range)]
+        inner = [member for part in marked for member in _union_members(part.__origin__)]
         return cls(
             range=ranges[0] if ranges else None,
             optional=type(None) in parts,
@@ -172,5 +173,5 @@ _CALLABLE = typing.get_origin(Callable[[int], int])
 
 def _union_members(annotation: Any) -> tuple[Any, ...]:
     """The members of a union, or the annotation alone."""
-    is_union = isinstance(annotation, type(int | str)) or typing.get_origin(annotation) is typing.Union
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     return typing.get_args(annotation) if is_union else (annotation,)

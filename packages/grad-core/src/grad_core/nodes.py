@@ -87,7 +87,7 @@ class Node:
 
     def labelled(self, label: str) -> "Node":
         """The same node under the name of the factory that made it."""
-        copy = object.__new__(type(self))
+        copy: Node = object.__new__(type(self))
         copy.__dict__.update(self.__dict__, label=label)
         return copy
 
@@ -157,10 +157,10 @@ def run(
 def _leading_stages(parts: Sequence[Part]) -> list[Stage]:
     stages = []
     for part in parts:
-        spec = part.node.spec if isinstance(part.node, Rule) else None
-        if not isinstance(spec, LeafRule):
+        node = part.node
+        if not (isinstance(node, Rule) and isinstance(node.spec, LeafRule)):
             break
-        stages.append(Stage(part.node.call, spec, part.state, part.owners))
+        stages.append(Stage(node.call, node.spec, part.state, part.owners))
     return stages
 
 
@@ -258,9 +258,10 @@ def node_of(transformation: object, where: str) -> Node:
     init, update = (getattr(transformation, name, None) for name in ("init", "update"))
     if not callable(init) or not callable(update):
         raise NotATransformationError(
-            f"{where} takes gradient transformations, such as adam(1e-3); got {shown(transformation)}."
+            f"{where} takes gradient transformations, such as adam(1e-3); "
+            f"got {shown(transformation)}."
         )
-    node = getattr(update, "node", None)
-    if isinstance(node, Node) and getattr(init, "node", None) is node:
-        return node
+    nodes = [getattr(function, "node", None) for function in (init, update)]
+    if isinstance(nodes[0], Node) and nodes[0] is nodes[1]:
+        return nodes[0]
     return Foreign(transformation)  # type: ignore[arg-type]

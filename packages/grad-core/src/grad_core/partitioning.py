@@ -54,8 +54,8 @@ def partition(
       place of the leaves of others: it keeps no state there, and norms leave them out.
 
     Raises:
-      TreeMismatchError: By ``init`` and ``update``, if a label has no transformation, a path matches
-        no pattern or two, or the labels are no prefix of the tree.
+      TreeMismatchError: By ``init`` and ``update``, if a label has no transformation, a path
+        matches no pattern or two, or the labels are no prefix of the tree.
 
     Example:
       >>> from grad_core import partition, scale, set_to_zero
@@ -79,7 +79,7 @@ class Partition(Node):
     ) -> None:
         self.nodes = dict(nodes)
         static = labels is None or structure.is_function(labels)
-        self.labels = labels if static else structure.FrozenTree(labels)
+        self.labels: Any = labels if static else structure.FrozenTree(labels)
         self.mask_extra_args = mask_extra_args
         self.label = "partition"
         self.pure = all(n.pure for n in nodes.values()) and not structure.is_function(labels)
@@ -128,8 +128,8 @@ class Partition(Node):
         """The labels of a tree, each known to have a transformation."""
         if self.labels is None:
             return structure.label_by_pattern([str(label) for label in self.nodes], tree)
-        is_tree = isinstance(self.labels, structure.FrozenTree)
-        labels = self.labels.thaw() if is_tree else self.labels(tree)
+        labels = self.labels
+        labels = labels.thaw() if isinstance(labels, structure.FrozenTree) else labels(tree)
         structure.check_prefix(labels, tree, ("param_labels", name))
         for path, label in jax.tree_util.tree_flatten_with_path(labels)[0]:
             if label not in self.nodes:

@@ -43,8 +43,8 @@ class LeafRule:
       scalar that ``once`` returns. It returns the new update, followed by the new statistics in the
       order of the state's fields.
     - ``once``, called once per update: ``count``, the number of updates before this one, and ``t``,
-      which is ``count + 1``; ``updates`` and ``params``, the whole trees; any other name is an extra
-      argument of `update`, required unless it has a default. It returns a dict of scalars.
+      which is ``count + 1``; ``updates`` and ``params``, the whole trees; any other name is an
+      extra argument of `update`, required unless it has a default. It returns a dict of scalars.
 
     Arrays come in at least float32 (or complex64) and go back in the dtypes they had.
 
@@ -123,7 +123,8 @@ class LeafRule:
         self, g: jax.Array, statistics: Sequence[Any], p: jax.Array | None, scalars: dict[str, Any]
     ) -> tuple[jax.Array, tuple[Any, ...]]:
         """One leaf's new update and statistics, in the dtypes of the old ones."""
-        given = {**scalars, "g": g, **dict(zip(self.fields, statistics, strict=True))}
+        given: dict[str, Any] = dict(zip(self.fields, statistics, strict=True))
+        given |= {**scalars, "g": g}
         if p is not None:
             given["p"] = p
         asked = {name: in_compute_precision(given[name]) for name in self.wants if name in given}
@@ -170,7 +171,7 @@ def in_compute_precision(x: Any) -> jax.Array:
 
 def in_real_precision(tree: PyTree, dtype: Any) -> Any:
     """Real scalars in the real dtype of `dtype`, so that they never widen the arithmetic."""
-    real = jnp.finfo(dtype).dtype
+    real = jnp.finfo(dtype).dtype  # type: ignore[no-untyped-call]
 
     def convert(x: Any) -> Any:
         x = jnp.asarray(x)
@@ -236,7 +237,9 @@ class _Leaves:
         self.there = [i for i, g in enumerate(self.leaves) if not structure.means_no_update(g)]
         with naming_all(stages[0].owners):
             for i in self.there:
-                structure.check_inexact_leaf(self.leaves[i], lambda i=i: self.path("updates", i))
+                structure.check_inexact_leaf(
+                    self.leaves[i], functools.partial(self.path, "updates", i)
+                )
         wanting = next((stage for stage in stages if "p" in stage.spec.wants), None)
         if wanting is not None:
             with naming_all(wanting.owners):
@@ -351,7 +354,7 @@ def _on_leaf(common: _Common, row: _Row) -> _Result:
 
 def _without_logs(calls: tuple[Call, ...]) -> tuple[Call, ...]:
     """Calls for use on leaves: the logarithms of decays serve scalars only."""
-    return jax.tree.map(
+    return jax.tree.map(  # type: ignore[no-any-return]
         lambda x: x.without_log() if isinstance(x, PreciseDecay) else x,
         calls,
         is_leaf=lambda x: isinstance(x, PreciseDecay),

@@ -16,7 +16,7 @@ ScaleState = EmptyState
 class ScaleByScheduleState(NamedTuple):
     """The number of updates so far."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # tuple.count
 
 
 @example(0.5)

@@ -2,7 +2,8 @@
 
 A schedule is any function from the step count to a hyperparameter. Those made by a factory that is
 decorated with `schedule` print, compare, hash and pickle as their call, and are evaluated inside
-compiled code; any other callable is called as it is, outside, with a concrete count if there is one.
+compiled code; any other callable is called as it is, outside, with a concrete count if there is
+one.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ class ScheduleFn(Remembering):
     """A schedule that remembers the call that made it."""
 
     def __call__(self, count: Numeric) -> Numeric:
-        return _evaluate(self.call, count)
+        return _evaluate(self.call, count)  # type: ignore[no-any-return]
 
 
 @jax.jit
@@ -45,7 +46,12 @@ def schedule(body: Callable[P, Schedule]) -> Callable[P, Schedule]:
       >>> float(halving(8.0)(2)), halving(8.0) == halving(8.0)
       (2.0, True)
     """
-    return publish(body, ScheduleFn)
+
+    def finish(call: Call) -> Schedule:
+        call.build()  # so that what the body refuses is refused now
+        return ScheduleFn(call)
+
+    return publish(body, finish)
 
 
 @jax.tree_util.register_pytree_node_class

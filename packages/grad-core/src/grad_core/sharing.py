@@ -30,8 +30,8 @@ def dispatched_once(fn: Callable[P, T]) -> Callable[P, T]:
 def map_rows(fn: Callable[[Any, Any], Any], common: Any, rows: Sequence[Any]) -> list[Any]:
     """``[fn(common, row) for row in rows]``, where rows of the same shapes share a jaxpr.
 
-    Trees have many leaves and few shapes. Each use of a shared jaxpr still costs time to trace and to
-    lower, so uses come in chunks of eight, which share one as well. XLA sees the same program.
+    Trees have many leaves and few shapes. Each use of a shared jaxpr still costs time to trace and
+    to lower, so uses come in chunks of eight, which share one as well. XLA sees the same program.
 
     Args:
       fn: A function at module level, called under `jax.jit`.

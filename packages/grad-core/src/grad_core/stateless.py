@@ -98,8 +98,8 @@ def stateless_with_tree_map(
     """A transformation from a function of one leaf's update and parameter.
 
     Args:
-      f: ``f(g, p) -> u``; `p` is None if ``update`` is called without parameters. It is called as it
-        is, not compiled.
+      f: ``f(g, p) -> u``; `p` is None if ``update`` is called without parameters. It is called as
+        it is, not compiled.
 
     Returns:
       A transformation without state.

@@ -12,8 +12,8 @@ from grad_core.hyperparameters import DType
 def zeros_like(p: Any, dtype: DType | None = None) -> jax.Array:
     """Zeros of the shape and sharding of `p`, also where `jax.jit` decides the sharding.
 
-    Under ``jit`` a constant is replicated; so the zeros are computed from `p`, in a way that no value
-    of `p` can disturb: nothing is greater than infinity.
+    Under ``jit`` a constant is replicated; so the zeros are computed from `p`, in a way that no
+    value of `p` can disturb: nothing is greater than infinity.
     """
     if isinstance(p, jax.ShapeDtypeStruct):
         return jnp.zeros(p.shape, dtype or p.dtype, device=p.sharding)
@@ -42,4 +42,5 @@ def second_moment(dtype: DType | None = None) -> Callable[[jax.Array], jax.Array
 
 def at_least_float32(p: Any) -> Any:
     """The real dtype that second moments of `p` are kept in."""
-    return jnp.finfo(jnp.promote_types(jnp.result_type(p), jnp.float32)).dtype
+    wide = jnp.promote_types(jnp.result_type(p), jnp.float32)
+    return jnp.finfo(wide).dtype  # type: ignore[no-untyped-call]

@@ -1,5 +1,6 @@
 """Trees beside trees: flattening one like another, with mismatches named by path."""
 
+import functools
 import re
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeGuard
@@ -28,6 +29,7 @@ def path_name(path: KeyPath) -> str:
 
 
 def where(name: str, path: KeyPath) -> str:
+    """How errors show a leaf: ``params['encoder']['kernel']``."""
     return f"{name}{jax.tree_util.keystr(path)}"
 
 
@@ -37,6 +39,7 @@ def flatten(tree: PyTree) -> tuple[list[Any], jax.tree_util.PyTreeDef]:
 
 
 def leaf_paths(tree: PyTree) -> list[KeyPath]:
+    """The paths of the leaves that `flatten` finds."""
     return [path for path, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_absent)[0]]
 
 
@@ -58,7 +61,7 @@ def flatten_like(
       One subtree of `tree` for each leaf of `reference`.
     """
     try:
-        return treedef.flatten_up_to(tree)
+        return treedef.flatten_up_to(tree)  # type: ignore[no-any-return]
     except ValueError:
         pass
     raise TreeMismatchError(describe_mismatch(reference, tree, names))
@@ -103,11 +106,12 @@ def check_prefix(prefix: PyTree, tree: PyTree, names: tuple[str, str]) -> None:
 
 
 class FrozenTree:
-    """A tree of hashable leaves (masks, labels) as a static value: hashed and compared by content."""
+    """A tree of hashable leaves (masks, labels) as a static value, compared by content."""
 
     def __init__(self, tree: PyTree) -> None:
-        leaves, self.treedef = jax.tree_util.tree_flatten(tree)
+        leaves, treedef = jax.tree_util.tree_flatten(tree)
         self.leaves = tuple(leaves)
+        self.treedef: Any = treedef
 
     def thaw(self) -> PyTree:
         return self.treedef.unflatten(self.leaves)
@@ -153,10 +157,11 @@ def label_by_pattern(patterns: Sequence[str], tree: PyTree) -> PyTree:
 def check_inexact(tree: PyTree, name: str) -> None:
     """Raises where a leaf is not a real or complex floating-point array."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        check_inexact_leaf(leaf, lambda path=path: where(name, path))
+        check_inexact_leaf(leaf, functools.partial(where, name, path))
 
 
 def check_inexact_leaf(leaf: Any, where: Callable[[], str]) -> None:
+    """Raises unless a leaf, to be found at ``where()``, is a floating-point or complex array."""
     dtype = getattr(leaf, "dtype", None)
     if dtype is None:
         if isinstance(leaf, float | complex):

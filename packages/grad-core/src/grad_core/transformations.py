@@ -79,8 +79,9 @@ def transformation(body: Callable[P, T]) -> Callable[P, T]:
 
 
 def rule(body: Callable[P, LeafRule | TreeRule]) -> Callable[P, GradientTransformation]:
-    """Makes a factory of transformations from a function that returns a `LeafRule`
-    (or, where the update cannot be told leaf by leaf, a `TreeRule`).
+    """Makes a factory of transformations from a function that returns a `LeafRule`.
+
+    Where the update cannot be told leaf by leaf, it returns a `TreeRule`.
 
     The body may run more than once, also with traced numbers, so it must not branch on the value of
     a numeric argument; what it may branch on (flags, names, None) is static.

@@ -32,7 +32,11 @@ Numeric: TypeAlias = jax.Array | np.ndarray[Any, np.dtype[Any]] | np.number[Any]
 Schedule: TypeAlias = Callable[[Numeric], Numeric]
 """A function from the step count, starting at 0, to a hyperparameter's value."""
 
-ScalarOrSchedule: TypeAlias = Numeric | Schedule
+Scalar: TypeAlias = jax.Array | float
+"""A hyperparameter: a Python number or an array of shape ()."""
+
+ScalarOrSchedule: TypeAlias = Scalar | Callable[[jax.Array], Numeric]
+"""A hyperparameter, or a function that makes it from the step count."""
 
 
 class TransformInitFn(Protocol):
@@ -75,7 +79,9 @@ class GradientTransformation(NamedTuple):
       >>> double = GradientTransformation(
       ...     init=lambda params: EmptyState(),
       ...     update=lambda updates, state, params=None: (
-      ...         jax.tree.map(lambda g: 2 * g, updates), state),
+      ...         jax.tree.map(lambda g: 2 * g, updates),
+      ...         state,
+      ...     ),
       ... )
       >>> double.update({"w": 1.5}, double.init({"w": 0.0}))
       ({'w': 3.0}, EmptyState())

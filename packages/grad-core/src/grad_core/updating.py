@@ -8,9 +8,8 @@ from jax import lax
 
 from grad_core import structure
 from grad_core.errors import TreeMismatchError
-from grad_core.hyperparameters import Numeric
 from grad_core.sharing import dispatched_once
-from grad_core.types import Tree, Updates
+from grad_core.types import Numeric, Tree, Updates
 
 
 def apply_updates(params: Tree, updates: Updates) -> Tree:
@@ -20,8 +19,8 @@ def apply_updates(params: Tree, updates: Updates) -> Tree:
 
     Args:
       params: A tree of arrays.
-      updates: A tree of the same structure. Where it has None, a `MaskedNode` or a float0 array, the
-        parameter stays as it is.
+      updates: A tree of the same structure. Where it has None, a `MaskedNode` or a float0 array,
+        the parameter stays as it is.
 
     Returns:
       The new parameters, with the structure, shapes and dtypes of `params`.
@@ -57,11 +56,12 @@ def _apply_updates(params: Any, updates: Any) -> Any:
 
 
 def _add(p: Any, u: Any) -> jax.Array:
-    """p + u in the dtype of p."""
+    """P + u in the dtype of p."""
     p, u = jnp.asarray(p), jnp.asarray(u)
     if p.dtype == u.dtype and p.weak_type == u.weak_type:
-        return lax.add(p, u)  # the same, without the overhead of tracing a call per leaf
-    return (p + u).astype(p.dtype)
+        total: jax.Array = lax.add(p, u)  # without the overhead of tracing a call for each leaf
+        return total
+    return jnp.asarray(p + u, p.dtype)
 
 
 def incremental_update(new_tensors: Tree, old_tensors: Tree, step_size: Numeric) -> Tree:

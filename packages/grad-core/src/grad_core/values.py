@@ -89,7 +89,7 @@ class Call:
         return shown
 
     def __reduce__(self) -> tuple[Callable[..., "Call"], tuple[object, ...]]:
-        bound = inspect.BoundArguments(self.factory.signature, dict(self.arguments))  # type: ignore[arg-type]
+        bound = inspect.BoundArguments(self.factory.signature, dict(self.arguments))
         return _recall, (self.factory.public, bound.args, bound.kwargs)
 
     def build(self) -> Any:
@@ -131,7 +131,9 @@ def _unflatten_call(static: "_Static", operands: tuple[Any, ...]) -> Call:
     by_name = dict(zip(static.names, operands, strict=True))
     rest = {name: token.value for name, token in static.rest}
     merged = {**rest, **by_name}
-    return Call(static.factory, {name: merged[name] for name in static.factory.signature.parameters})
+    return Call(
+        static.factory, {name: merged[name] for name in static.factory.signature.parameters}
+    )
 
 
 jax.tree_util.register_pytree_node(Call, _flatten_call, _unflatten_call)
@@ -230,7 +232,7 @@ class Remembering:
         self.__qualname__ = f"{call.factory.name}.{self.role}"
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.call == other.call  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.call == other.call
 
     def __hash__(self) -> int:
         return hash((self.role, self.call))
@@ -243,7 +245,7 @@ class Remembering:
 
 
 def _remember(call: Call, role: str) -> Any:
-    bound = inspect.BoundArguments(call.factory.signature, dict(call.arguments))  # type: ignore[arg-type]
+    bound = inspect.BoundArguments(call.factory.signature, dict(call.arguments))
     made = call.factory.public(*bound.args, **bound.kwargs)
     return getattr(made, role) if role else made
 

@@ -1,14 +1,12 @@
 """What every loss does with its arguments: check them, and widen them to compute in."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 
 class ShapeError(ValueError, TypeError):
-    """Two arrays do not fit together. (JAX raises either of its bases, and so did optax.)"""
+    """Two arrays do not fit together. JAX, and optax 0.2, raise either of the bases."""
 
 
 def floating(loss: str, name: str, value: ArrayLike) -> jax.Array:
@@ -23,7 +21,7 @@ def floating(loss: str, name: str, value: ArrayLike) -> jax.Array:
 
 
 def integer(loss: str, name: str, value: ArrayLike, otherwise: str) -> jax.Array:
-    """The argument `name` of `loss` as an array of integers; `otherwise` says what to do instead."""
+    """The argument `name` of `loss` as integers; `otherwise` says what to do instead."""
     array = jnp.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(
@@ -59,8 +57,4 @@ def widened(*arrays: jax.Array) -> list[jax.Array]:
 
 def _named(arrays: dict[str, jax.Array]) -> str:
     shown = [f"{name} of shape {array.shape}" for name, array in arrays.items()]
-    return _joined(shown)
-
-
-def _joined(parts: Sequence[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+    return " and ".join(shown)

@@ -25,12 +25,12 @@ def softmax_cross_entropy(
     axis: Axis | None = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """Cross entropy of the softmax of `logits` with dense labels, -sum(labels * log_softmax(logits)).
+    """Cross entropy of a softmax with dense labels, -sum(labels * log_softmax(logits)).
 
     Args:
       logits: Unnormalized log probabilities, of shape [..., classes] and floating point dtype.
-      labels: Of a shape that broadcasts with that of `logits`, of any real dtype: the probability of
-        each class, or any weight >= 0.
+      labels: Of a shape that broadcasts with that of `logits`, of any real dtype: the probability
+        of each class, or any weight >= 0.
       axis: The axis of the classes, the axes (then a class is a place in all of them), or None for
         all axes.
       where: Which classes take part, booleans that broadcast with `logits`; all with None. Examples
@@ -63,6 +63,7 @@ def softmax_cross_entropy(
         mask = _mask(name, where, logits)
         logits, labels = jnp.where(mask, logits, -jnp.inf), jnp.where(mask, labels, 0)
     logits = _attainable(logits, axis)
+    logits = logits - _peak(logits, axis)
     cost = _log_normalizer(logits, axis) - logits
     return jnp.sum(_product(labels, cost), axis=axis).astype(dtype)
 
@@ -73,16 +74,16 @@ def softmax_cross_entropy_with_integer_labels(
     axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """Cross entropy of the softmax of `logits` with one class per example, -log_softmax(logits)[label].
+    """Cross entropy of a softmax with one class per example, -log_softmax(logits)[label].
 
     Args:
       logits: Unnormalized log probabilities, of shape [..., classes] and floating point dtype.
-      labels: The class of each example, of shape [...] (that of `logits` without `axis`, or one that
-        broadcasts with it) and integer dtype. Negative ones count from the end. Labels that are no
-        class give NaN: an array's values cannot raise.
-      axis: The axis of the classes. With several axes, labels count their places in row-major order.
-      where: Which classes the softmax ranges over, booleans that broadcast with `logits`; all with
-        None. Examples of which no class takes part cost 0.
+      labels: The class of each example, of shape [...] (that of `logits` without `axis`, or one
+        that broadcasts with it) and integer dtype. Negative ones count from the end. Labels that
+        are no class give NaN: an array's values cannot raise.
+      axis: The axis of the classes. With several, labels count their places in row-major order.
+      where: Which classes the softmax is normalized over, booleans that broadcast with `logits`;
+        all with None. Examples of which no class takes part cost 0.
 
     Returns:
       The losses, of shape [...] and the dtype of `logits`.
@@ -106,14 +107,15 @@ def softmax_cross_entropy_with_integer_labels(
     labels = integer(name, "labels", labels, "For probabilities use softmax_cross_entropy.")
     dtype = logits.dtype
     (logits,) = widened(logits)
-    mask = None if where is None else _classes_last(_mask(name, where, logits), axis)
-    logits = _classes_last(logits, axis)
+    mask = None if where is None else _classes_last(name, _mask(name, where, logits), axis)
+    logits = _classes_last(name, logits, axis)
     labels = _fitting(name, labels, logits)
 
     logits = _attainable(logits, -1, mask)
     included = logits if mask is None else jnp.where(mask, logits, -jnp.inf)
+    peak = _peak(included, -1)
     chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)
-    loss = jnp.squeeze(_log_normalizer(included, -1) - chosen, -1)
+    loss = jnp.squeeze(_log_normalizer(included - peak, -1) - (chosen - peak), -1)
     if mask is not None:
         loss = jnp.where(jnp.any(mask, axis=-1), loss, 0)
     return loss.astype(dtype)
@@ -155,18 +157,26 @@ def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Ar
 
 
 def _attainable(logits: jax.Array, axis: Axis | None, mask: jax.Array | None = None) -> jax.Array:
-    """The logits, where those beside a +inf become -inf, and it 0: the same softmax, in the limit."""
+    """The logits, but 0 instead of +inf, and -inf beside it: the same softmax, in the limit."""
     is_certain = jnp.isposinf(logits)
     any_certain = jnp.any(is_certain, axis=axis, keepdims=True, where=mask)
     return jnp.where(any_certain, jnp.where(is_certain, 0.0, -jnp.inf), logits)
 
 
-def _log_normalizer(logits: jax.Array, axis: Axis | None) -> jax.Array:
-    """``log(sum(exp(logits)))``, keeping the axis; 0 for nothing but -inf, where it is -inf."""
+def _peak(logits: jax.Array, axis: Axis | None) -> jax.Array:
+    """The largest of the logits, keeping the axis, as a constant; 0 where all are -inf.
+
+    A softmax does not change when it is subtracted first, and large logits then lose no digits.
+    """
+    logits = jax.lax.stop_gradient(logits)
     largest = jnp.max(logits, axis=axis, keepdims=True, initial=-jnp.inf)
-    largest = jax.lax.stop_gradient(jnp.where(jnp.isneginf(largest), 0.0, largest))
-    total = jnp.sum(jnp.exp(logits - largest), axis=axis, keepdims=True)
-    return largest + jnp.log(jnp.where(total == 0, 1.0, total))
+    return jnp.where(jnp.isneginf(largest), 0.0, largest)
+
+
+def _log_normalizer(logits: jax.Array, axis: Axis | None) -> jax.Array:
+    """``log(sum(exp(logits)))``, keeping the axis; but 0, not -inf, where all are -inf."""
+    total = jnp.sum(jnp.exp(logits), axis=axis, keepdims=True)
+    return jnp.log(jnp.where(total == 0, 1.0, total))
 
 
 def _product(weight: jax.Array, cost: jax.Array) -> jax.Array:
@@ -188,9 +198,11 @@ def _mask(loss: str, where: ArrayLike, logits: jax.Array) -> jax.Array:
     return jnp.broadcast_to(mask, logits.shape)
 
 
-def _classes_last(array: jax.Array, axis: Axis) -> jax.Array:
+def _classes_last(loss: str, array: jax.Array, axis: Axis) -> jax.Array:
     """The array with `axis` last, several axes merged into one."""
     axes = axis if isinstance(axis, tuple) else (axis,)
+    if not all(isinstance(one, int) for one in axes):
+        raise ValueError(f"{loss}: axis must be an int or a tuple of ints; got {axis!r}.")
     moved = jnp.moveaxis(array, axes, range(-len(axes), 0))
     return moved if len(axes) == 1 else moved.reshape(*moved.shape[: array.ndim - len(axes)], -1)
 

@@ -9,8 +9,9 @@ For the gradient g_t of a parameter, elementwise:
     \hat m_t &= m_t / (1 - \beta_1^t), \qquad \hat v_t = v_t / (1 - \beta_2^t) \\
     u_t &= \hat m_t / (\sqrt{\hat v_t + \bar\varepsilon} + \varepsilon)
 
-Adam steps by :math:`-\alpha u_t`, AdamW by :math:`-\alpha (u_t + \lambda \theta_t)`. With Nesterov's
-look-ahead, :math:`\hat m_t = \beta_1 m_t / (1 - \beta_1^{t+1}) + (1 - \beta_1) g_t / (1 - \beta_1^t)`.
+Adam steps by :math:`-\alpha u_t`, AdamW by :math:`-\alpha (u_t + \lambda \theta_t)`. With
+Nesterov's look-ahead, :math:`\hat m_t = \beta_1 m_t / (1 - \beta_1^{t+1}) + (1 - \beta_1) g_t / (1
+- \beta_1^t)`.
 
 References:
   Kingma and Ba, Adam: a method for stochastic optimization, 2014 (arXiv 1412.6980).
@@ -21,6 +22,7 @@ References:
 from typing import Any, NamedTuple
 
 import jax
+
 from grad_core import (
     Decay,
     DType,
@@ -47,7 +49,7 @@ from grad_core import (
 class ScaleByAdamState(NamedTuple):
     """The number of updates, and the first and second moments of the gradients."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # tuple.count
     mu: Updates
     nu: Updates
 
@@ -87,8 +89,8 @@ def scale_by_adam(
 
     def once(t: jax.Array) -> dict[str, Any]:
         # As factors, since dividing every element by them would cost more than all the rest.
-        ahead = {"c1_next": 1 / (1 - b1 ** (t + 1))} if nesterov else {}
-        return {"c1": 1 / (1 - b1**t), "c2": 1 / (1 - b2**t), **ahead}
+        c1, c2 = 1 / (1 - b1**t), 1 / (1 - b2**t)
+        return {"c1": c1, "c2": c2, "c1_next": 1 / (1 - b1 ** (t + 1)) if nesterov else c1}
 
     def step(
         g: jax.Array,
@@ -96,7 +98,7 @@ def scale_by_adam(
         nu: jax.Array,
         c1: jax.Array,
         c2: jax.Array,
-        c1_next: jax.Array | None = None,
+        c1_next: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         mu = b1 * mu + (1 - b1) * g
         nu = b2 * nu + (1 - b2) * abs_sq(g)
@@ -138,7 +140,8 @@ def adam(
       nu_dtype: The dtype of the second moment.
 
     Returns:
-      A transformation whose state is the tuple of a `ScaleByAdamState` and the learning rate's state.
+      A transformation whose state is the tuple of a `ScaleByAdamState` and the learning rate's
+      state.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -186,7 +189,8 @@ def adamw(
       eps: Added to the root.
       eps_root: Added under the root.
       mu_dtype: The dtype of the first moment.
-      weight_decay: The multiple of the parameters that is added; the learning rate multiplies it too.
+      weight_decay: The multiple of the parameters that is added; the learning rate multiplies it
+        too.
       mask: Which leaves to decay, as in `masked`; all with None.
       nesterov: Whether to look one step ahead (NAdamW).
       nu_dtype: The dtype of the second moment.

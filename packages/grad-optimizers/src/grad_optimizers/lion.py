@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
 from grad_core import (
     Decay,
     DType,
@@ -38,7 +39,7 @@ from grad_core import (
 class ScaleByLionState(NamedTuple):
     """The number of updates, and the momentum."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # tuple.count
     mu: Updates
 
 
@@ -111,7 +112,8 @@ def lion(
       b1: As for `scale_by_lion`, and so is `b2`.
       b2: Decay of the momentum.
       mu_dtype: The dtype of the momentum.
-      weight_decay: The multiple of the parameters that is added; the learning rate multiplies it too.
+      weight_decay: The multiple of the parameters that is added; the learning rate multiplies it
+        too.
       mask: Which leaves to decay, as in `masked`; all with None.
 
     Returns:

@@ -48,22 +48,23 @@ def exponential_decay(
       [1.0, 0.7071, 0.5, 0.25, 0.2]
     """
     rate = PreciseDecay.of(decay_rate)
-    assert rate.log is not None  # only what a rule sees on a leaf has none
+    log_rate = rate.log
+    assert log_rate is not None  # only what a rule sees on a leaf has none
 
     def at(count: Numeric) -> Numeric:
         is_constant = jnp.less_equal(transition_steps, 0) | jnp.equal(rate.value, 0)
-        log_rate = jnp.where(is_constant, 0.0, rate.log)
+        log = jnp.where(is_constant, 0.0, log_rate)
         elapsed = steps_since(transition_begin, count)
         steps = jnp.where(is_constant, 1, transition_steps)
         exponent = elapsed // steps if staircase else elapsed / steps
         if end_value is None:
-            return init_value * jnp.exp(exponent * log_rate)
+            return init_value * jnp.exp(exponent * log)
 
-        unbounded = jax.lax.stop_gradient(init_value * jnp.exp(exponent * log_rate))
+        unbounded = jax.lax.stop_gradient(init_value * jnp.exp(exponent * log))
         is_decay = jnp.less(rate.value, 1)
         is_past = jnp.where(is_decay, unbounded < end_value, unbounded > end_value) & ~is_constant
         # Growth overflows past the bound; its gradient is only finite if it is not computed there.
-        bounded = init_value * jnp.exp(jnp.where(is_past, 0, exponent) * log_rate)
+        bounded = init_value * jnp.exp(jnp.where(is_past, 0, exponent) * log)
         return jnp.where(is_past, end_value, bounded)
 
     return at

@@ -9,14 +9,14 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import grad_core
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+import grad_core
 from grad_core import GradientTransformation, GradientTransformationExtraArgs
 from grad_core.hyperparameters import Parameter, Range
 from grad_core.values import factory_of
-
 from grad_testing.tolerances import Tolerance, tolerance_for
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "sample",
     "subject_of",
     "take_steps",
+    "takes_extra_arguments",
 ]
 
 Factory = Callable[..., Any]
@@ -68,6 +69,14 @@ class Subject:
             ) from error
         bound.apply_defaults()
         return bound
+
+    @functools.cached_property
+    def can_be_called(self) -> bool:
+        """Whether the example call makes a transformation."""
+        try:
+            return bool(self.tx)
+        except Exception:  # the suite has a test that shows it
+            return False
 
     @functools.cached_property
     def tx(self) -> GradientTransformation:

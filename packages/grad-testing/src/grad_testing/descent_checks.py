@@ -3,7 +3,6 @@
 import inspect
 
 import grad_core
-
 from grad_testing.checking import Factory, require, subject_of
 from grad_testing.problems import (
     Problem,
@@ -21,8 +20,8 @@ SMALL = 0.01
 def decreases_convex_loss(factory: Factory) -> None:
     """The loss of a convex problem decreases.
 
-    A factory with an argument ``learning_rate`` makes steps, which are taken as they are. What others
-    make of a gradient is taken for a direction, and multiplied by -0.01.
+    A factory with an argument ``learning_rate`` makes steps, which are taken as they are. What
+    others make of a gradient is taken for a direction, and multiplied by -0.01.
     """
     _require_descent(factory, quadratic())
 
@@ -33,7 +32,7 @@ def decreases_nonconvex_loss(factory: Factory) -> None:
 
 
 def decreases_stochastic_loss(factory: Factory) -> None:
-    """The loss over all data decreases in steps on parts of them; steps as for the convex problem."""
+    """The loss over all data decreases in steps on parts of them; steps as for the convex one."""
     _require_descent(factory, stochastic_least_squares())
 
 
@@ -44,6 +43,6 @@ def _require_descent(factory: Factory, problem: Problem) -> None:
     before, after = minimise(problem, tx)
     require(
         after < 0.999 * before,
-        f"{subject.name}: in {problem.steps} steps, the loss of the {problem.name} should decrease, "
-        f"but went from {before:g} to {after:g}",
+        f"{subject.name}: in {problem.steps} steps, the loss of the {problem.name} should "
+        f"decrease, but went from {before:g} to {after:g}",
     )

@@ -73,9 +73,7 @@ def current_backend() -> str:
     return "gpu" if name in ("cuda", "rocm") else name
 
 
-def make_mesh(
-    *, explicit: bool, devices: Sequence[jax.Device] | None = None
-) -> jax.sharding.Mesh:
+def make_mesh(*, explicit: bool, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
     """A mesh with the axes ``data`` and ``model``, of 2 devices or fewer along the second.
 
     Args:

@@ -32,9 +32,9 @@ def integer_leaves_are_refused(factory: Factory) -> None:
 
     for what, run in _runs(everything):
         if jax.tree.leaves(tx.init(real)):
-            error = _error(lambda run=run: run(whole, whole))
+            error = _error(run, whole, whole)
             _require_says(subject, f"integer parameters{what}", error, TypeError, "steps")
-        error = _error(lambda run=run: run(real, whole))
+        error = _error(run, real, whole)
         _require_says(subject, f"integer updates{what}", error, TypeError, "steps")
 
 
@@ -56,12 +56,15 @@ def missing_params_are_named(factory: Factory) -> None:
 def wrong_trees_are_named(factory: Factory) -> None:
     """A tree that differs from the parameters raises a ValueError that names the path.
 
-    Tried are updates with a leaf missing, with a leaf too many and with a leaf of another shape, and a
-    state made for other parameters. A transformation that neither keeps anything leaf by leaf nor
-    looks at parameters need not notice.
+    Tried are updates with a leaf missing, with a leaf too many and with a leaf of another shape,
+    and a state made for other parameters. A transformation that neither keeps anything leaf by
+    leaf nor looks at parameters need not notice.
     """
     subject = subject_of(factory)
-    params = {"layer": {"bias": jnp.ones(3), "kernel": jnp.ones((2, 3))}, "scale": jnp.ones(())}
+    params: dict[str, Any] = {
+        "layer": {"bias": jnp.ones(3), "kernel": jnp.ones((2, 3))},
+        "scale": jnp.ones(()),
+    }
     missing = {**params, "layer": {"kernel": params["layer"]["kernel"]}}
     larger = {**params, "layer": {**params["layer"], "surplus": jnp.ones(2)}}
     reshaped = {**params, "layer": {**params["layer"], "kernel": jnp.ones((1, 3))}}
@@ -72,16 +75,16 @@ def wrong_trees_are_named(factory: Factory) -> None:
     for what, run in _runs(tx.update):
         wrong_updates = {"missing": (missing, "bias"), "surplus": (larger, "surplus")}
         for how, (tree, path) in wrong_updates.items():
-            error = _error(lambda run=run, tree=tree: run(tree, state, params))
+            error = _error(run, tree, state, params)
             name = f"a {how} leaf{what}"
             if notices or error is not None:
                 _require_says(subject, name, error, ValueError, path)
-        error = _error(lambda run=run: run(reshaped, state, params))
+        error = _error(run, reshaped, state, params)
         if notices or error is not None:
             _require_says(subject, f"a leaf of another shape{what}", error, ValueError, "kernel")
         if keeps_leaves:
             other = tx.init(missing)
-            error = _error(lambda run=run, other=other: run(params, other, params))
+            error = _error(run, params, other, params)
             _require_says(subject, f"another tree's state{what}", error, ValueError, "bias")
 
 
@@ -91,12 +94,12 @@ def _runs(function: Callable[..., Any]) -> list[tuple[str, Callable[..., Any]]]:
 
 
 def _needs_params(subject: Subject, params: Any) -> bool:
-    return _error(lambda: subject.tx.update(params, subject.tx.init(params))) is not None
+    return _error(subject.tx.update, params, subject.tx.init(params)) is not None
 
 
-def _error(call: Callable[[], Any]) -> Exception | None:
+def _error(call: Callable[..., Any], *args: Any) -> Exception | None:
     try:
-        call()
+        call(*args)
     except Exception as error:
         return error
     return None

@@ -17,8 +17,8 @@ def transformation_factories(package: ModuleType) -> list[Factory]:
     """The public factories of transformations of a package, in the order of its ``__all__``.
 
     They are those that are decorated, and also functions that are not, but that are annotated to
-    return a `GradientTransformation`: the suite will say what they lack. A factory that stands there
-    under two names is found once.
+    return a `GradientTransformation`: the suite will say what they lack. A factory that stands
+    there under two names is found once.
 
     Args:
       package: A module with ``__all__``; modules that it names there are searched too.

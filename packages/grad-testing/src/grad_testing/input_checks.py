@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import grad_core
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+import grad_core
 from grad_testing.checking import (
     Factory,
     require,
@@ -18,11 +18,10 @@ from grad_testing.checking import (
     take_steps,
 )
 from grad_testing.tolerances import tolerance_for
-from grad_testing.trees import KINDS, sample_of
+from grad_testing.trees import sample_of
 
 __all__ = [
     "DTYPES",
-    "KINDS",
     "extreme_gradients_are_finite",
     "takes_trees",
     "works_in_dtype",
@@ -90,8 +89,8 @@ def zero_gradients_are_finite(factory: Factory, dtype: str) -> None:
 def extreme_gradients_are_finite(factory: Factory, dtype: str) -> None:
     """Huge and tiny gradients make finite updates, and leave later ones finite.
 
-    Huge is 1e30 in float32 and half the largest number in float16; tiny is the smallest normal number
-    and the smallest of all.
+    Huge is 1e30 in float32 and half the largest number in float16; tiny is the smallest normal
+    number, and the smallest of all.
     """
     subject = subject_of(factory)
     with jax.enable_x64(dtype == "float64"):

@@ -1,7 +1,7 @@
 """The pytest plugin, loaded wherever this package is installed.
 
-It does nothing to JAX until it is asked to, by ``--backend``, or by a test that runs a suite or uses
-one of the fixtures below; so it does not disturb projects that merely have it installed.
+It does nothing to JAX until it is asked to, by ``--backend``, or by a test that runs a suite or
+uses one of the fixtures below; so it does not disturb projects that merely have it installed.
 
 Fixtures:
   backend: ``"cpu"``, ``"gpu"`` or ``"tpu"``, where the tests run.
@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--backend",
         choices=("cpu", "gpu", "tpu"),
         default=None,
-        help="where to run tests; without it on JAX's default backend, a CPU where there is no other",
+        help="where to run tests; without it, on JAX's default backend",
     )
 
 
@@ -103,7 +103,7 @@ def tolerance(backend: str) -> Callable[[Any], Tolerance]:
 
 @pytest.fixture(scope="session")
 def devices() -> Sequence[jax.Device]:
-    """The devices of the backend; the test is skipped where there is but one, and cannot be more."""
+    """The devices of the backend; the test is skipped where there can be but one."""
     import jax
 
     found = jax.devices()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from grad_core import GradientTransformation, apply_updates
 
 __all__ = ["Problem", "minimise", "quadratic", "stochastic_least_squares", "valley"]
@@ -30,7 +31,7 @@ class Problem(NamedTuple):
 
 
 def quadratic() -> Problem:
-    """A convex quadratic with curvatures from 0.5 to 4, and its minimum, 0, away from the origin."""
+    """A convex quadratic with curvatures from 0.5 to 4, and its minimum away from the origin."""
     curvature = jnp.asarray(np.linspace(0.5, 4.0, 6).reshape(2, 3), jnp.float32)
     target = {"w": jnp.full((2, 3), 1.5), "b": jnp.asarray([0.5, 2.0, 1.0])}
 

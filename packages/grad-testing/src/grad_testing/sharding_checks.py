@@ -17,14 +17,19 @@ from grad_testing.checking import (
 
 __all__ = ["sharding_changes_nothing"]
 
+
+def _spec(*axes: str | None) -> PartitionSpec:
+    return PartitionSpec(*axes)  # type: ignore[no-untyped-call]
+
+
 SPECS = {
-    "bias": ((8,), PartitionSpec("model")),
-    "columns": ((8, 16), PartitionSpec(None, "data")),
-    "columns_too": ((8, 16), PartitionSpec(None, "model")),
-    "replicated": ((8, 16), PartitionSpec()),
-    "rows": ((8, 16), PartitionSpec("data", None)),
-    "rows_too": ((8, 16), PartitionSpec("model", None)),
-    "scalar": ((), PartitionSpec()),
+    "bias": ((8,), _spec("model")),
+    "columns": ((8, 16), _spec(None, "data")),
+    "columns_too": ((8, 16), _spec(None, "model")),
+    "replicated": ((8, 16), _spec()),
+    "rows": ((8, 16), _spec("data", None)),
+    "rows_too": ((8, 16), _spec("model", None)),
+    "scalar": ((), _spec()),
 }
 """Every spec of a matrix that shards one axis, in one tree, as models have them."""
 
@@ -32,7 +37,7 @@ SPECS = {
 def sharding_changes_nothing(factory: Factory, mesh: jax.sharding.Mesh) -> None:
     """Sharded over a mesh, updates equal those of unsharded leaves, with and without `jax.jit`.
 
-    What the state keeps for a leaf, at a path that ends in the leaf's own, is sharded like the leaf:
+    What the state keeps for a leaf, at a path that ends in the leaf's own, is sharded like it:
     after ``init``, after ``init`` under jit, after ``update``.
 
     Args:

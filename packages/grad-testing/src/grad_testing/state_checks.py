@@ -62,7 +62,7 @@ def _require_stable(name: str, tx: Any, params: Any, gradients: Any) -> None:
 
 
 def state_round_trips(factory: Factory) -> None:
-    """A state pickled, fetched to the host, or flattened and rebuilt goes on as the state itself."""
+    """A state pickled, fetched to the host, or flattened and rebuilt goes on as it would have."""
     subject = subject_of(factory)
     params, gradients = sample()
     _, state = take_steps(subject.tx, params, gradients[:1])

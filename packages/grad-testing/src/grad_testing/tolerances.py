@@ -11,7 +11,7 @@ __all__ = ["Tolerance", "tolerance_for"]
 
 
 class Tolerance(NamedTuple):
-    """The relative and the absolute error that is allowed, as `numpy.testing.assert_allclose` takes them."""
+    """The relative and the absolute error allowed, as `numpy.testing.assert_allclose` takes them."""
 
     rtol: float
     atol: float

@@ -1,11 +1,10 @@
 """The conformance suite for gradient transformations."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, ClassVar
 
-import grad_core
 import jax
 import pytest
 
@@ -23,14 +22,35 @@ from grad_testing import (
 from grad_testing.checking import DoesNotApply, Factory, subject_of
 from grad_testing.devices import current_backend
 from grad_testing.finding import transformation_factories
+from grad_testing.input_checks import DTYPES
+from grad_testing.trees import KINDS
 
 __all__ = ["TransformationSuite"]
+
+Test = Callable[..., None]
+
+
+def _test(check: Callable[..., None], cases: Sequence[str] = ()) -> Test:
+    """The test method that runs a check, or one for each of its cases."""
+    if cases:
+
+        def test(self: object, factory: Factory, case: str) -> None:
+            verify(check, factory, case)
+
+        test = pytest.mark.parametrize("case", cases)(test)
+    else:
+
+        def test(self: object, factory: Factory) -> None:  # type: ignore[misc]
+            verify(check, factory)
+
+    test.__name__, test.__doc__ = f"test_{check.__name__}", check.__doc__
+    return test
 
 
 class TransformationSuite:
     """What every gradient transformation keeps, as tests to inherit.
 
-    To test all factories of a package, those to come included, name it in a subclass, in a test file::
+    To test all factories of a package, those to come included, name it in a subclass::
 
         import my_package
         from grad_testing import TransformationSuite
@@ -39,8 +59,8 @@ class TransformationSuite:
         class TestMyPackage(TransformationSuite):
             package = my_package
 
-    Every public factory in the package's ``__all__`` gets every test. To test a single factory, give
-    the suite that fixture::
+    Every public factory in the package's ``__all__`` gets every test. To test a single factory,
+    give the suite that fixture::
 
         class TestSoften(TransformationSuite):
             @pytest.fixture
@@ -79,6 +99,10 @@ class TransformationSuite:
 
     # What the factory's module says of it.
 
+    def test_can_be_called(self, factory: Factory) -> None:
+        """The factory can be called as its module says; if not, the other tests are skipped."""
+        subject_of(factory).make()
+
     def test_exemptions_are_known(self, factory: Factory) -> None:
         """Each property that the factory is exempt from is one of this suite's."""
         known = {name.removeprefix("test_") for name in dir(self) if name.startswith("test_")}
@@ -88,134 +112,68 @@ class TransformationSuite:
 
     # Values.
 
-    def test_repr_is_the_call(self, factory: Factory) -> None:
-        verify(value_checks.repr_is_the_call, factory)
-
-    def test_equal_calls_are_equal(self, factory: Factory) -> None:
-        verify(value_checks.equal_calls_are_equal, factory)
-
-    def test_other_calls_are_unequal(self, factory: Factory) -> None:
-        verify(value_checks.other_calls_are_unequal, factory)
-
-    def test_pickles(self, factory: Factory) -> None:
-        verify(value_checks.pickles, factory)
-
-    def test_copies_are_equal(self, factory: Factory) -> None:
-        verify(value_checks.copies_are_equal, factory)
-
-    def test_survives_tree_map_and_replace(self, factory: Factory) -> None:
-        verify(value_checks.survives_tree_map_and_replace, factory)
-
-    def test_can_be_a_static_argument(self, factory: Factory) -> None:
-        verify(value_checks.can_be_a_static_argument, factory)
-
-    def test_numbers_do_not_recompile(self, factory: Factory) -> None:
-        verify(value_checks.numbers_do_not_recompile, factory)
+    test_repr_is_the_call = _test(value_checks.repr_is_the_call)
+    test_equal_calls_are_equal = _test(value_checks.equal_calls_are_equal)
+    test_other_calls_are_unequal = _test(value_checks.other_calls_are_unequal)
+    test_pickles = _test(value_checks.pickles)
+    test_copies_are_equal = _test(value_checks.copies_are_equal)
+    test_survives_tree_map_and_replace = _test(value_checks.survives_tree_map_and_replace)
+    test_can_be_a_static_argument = _test(value_checks.can_be_a_static_argument)
+    test_numbers_do_not_recompile = _test(value_checks.numbers_do_not_recompile)
 
     # States.
 
-    def test_state_holds_only_arrays(self, factory: Factory) -> None:
-        verify(state_checks.state_holds_only_arrays, factory)
-
-    def test_state_is_a_carry(self, factory: Factory) -> None:
-        verify(state_checks.state_is_a_carry, factory)
-
-    def test_state_round_trips(self, factory: Factory) -> None:
-        verify(state_checks.state_round_trips, factory)
-
-    def test_init_takes_shapes(self, factory: Factory) -> None:
-        verify(state_checks.init_takes_shapes, factory)
+    test_state_holds_only_arrays = _test(state_checks.state_holds_only_arrays)
+    test_state_is_a_carry = _test(state_checks.state_is_a_carry)
+    test_state_round_trips = _test(state_checks.state_round_trips)
+    test_init_takes_shapes = _test(state_checks.init_takes_shapes)
 
     # Steps.
 
-    def test_is_pure(self, factory: Factory) -> None:
-        verify(step_checks.is_pure, factory)
-
-    def test_jit_changes_nothing(self, factory: Factory) -> None:
-        verify(step_checks.jit_changes_nothing, factory)
-
-    def test_scan_is_a_loop(self, factory: Factory) -> None:
-        verify(step_checks.scan_is_a_loop, factory)
-
-    def test_vmap_is_a_loop(self, factory: Factory) -> None:
-        verify(step_checks.vmap_is_a_loop, factory)
-
-    def test_donation_changes_nothing(self, factory: Factory) -> None:
-        verify(step_checks.donation_changes_nothing, factory)
-
-    def test_extra_arguments_are_ignored(self, factory: Factory) -> None:
-        verify(step_checks.extra_arguments_are_ignored, factory)
-
-    def test_extra_arguments_are_routed(self, factory: Factory) -> None:
-        verify(step_checks.extra_arguments_are_routed, factory)
+    test_is_pure = _test(step_checks.is_pure)
+    test_jit_changes_nothing = _test(step_checks.jit_changes_nothing)
+    test_scan_is_a_loop = _test(step_checks.scan_is_a_loop)
+    test_vmap_is_a_loop = _test(step_checks.vmap_is_a_loop)
+    test_donation_changes_nothing = _test(step_checks.donation_changes_nothing)
+    test_extra_arguments_are_ignored = _test(step_checks.extra_arguments_are_ignored)
+    test_extra_arguments_are_routed = _test(step_checks.extra_arguments_are_routed)
 
     # Inputs.
 
-    @pytest.mark.parametrize("kind", input_checks.KINDS)
-    def test_takes_trees(self, factory: Factory, kind: str) -> None:
-        verify(input_checks.takes_trees, factory, kind)
-
-    @pytest.mark.parametrize("dtype", input_checks.DTYPES)
-    def test_works_in_dtype(self, factory: Factory, dtype: str) -> None:
-        _skip_if_unsupported(dtype)
-        verify(input_checks.works_in_dtype, factory, dtype)
-
-    @pytest.mark.parametrize("dtype", input_checks.DTYPES)
-    def test_zero_gradients_are_finite(self, factory: Factory, dtype: str) -> None:
-        _skip_if_unsupported(dtype)
-        verify(input_checks.zero_gradients_are_finite, factory, dtype)
-
-    @pytest.mark.parametrize("dtype", input_checks.DTYPES)
-    def test_extreme_gradients_are_finite(self, factory: Factory, dtype: str) -> None:
-        _skip_if_unsupported(dtype)
-        verify(input_checks.extreme_gradients_are_finite, factory, dtype)
+    test_takes_trees = _test(input_checks.takes_trees, KINDS)
+    test_works_in_dtype = _test(input_checks.works_in_dtype, DTYPES)
+    test_zero_gradients_are_finite = _test(input_checks.zero_gradients_are_finite, DTYPES)
+    test_extreme_gradients_are_finite = _test(input_checks.extreme_gradients_are_finite, DTYPES)
 
     # Hyperparameters.
 
-    def test_numbers_are_checked(self, factory: Factory) -> None:
-        verify(number_checks.numbers_are_checked, factory)
-
-    def test_end_points_are_legal(self, factory: Factory) -> None:
-        verify(number_checks.end_points_are_legal, factory)
-
-    def test_numbers_may_be_traced(self, factory: Factory) -> None:
-        verify(number_checks.numbers_may_be_traced, factory)
-
-    def test_schedules_stand_for_numbers(self, factory: Factory) -> None:
-        verify(number_checks.schedules_stand_for_numbers, factory)
-
-    def test_gradients_flow(self, factory: Factory) -> None:
-        verify(number_checks.gradients_flow, factory)
+    test_numbers_are_checked = _test(number_checks.numbers_are_checked)
+    test_end_points_are_legal = _test(number_checks.end_points_are_legal)
+    test_numbers_may_be_traced = _test(number_checks.numbers_may_be_traced)
+    test_schedules_stand_for_numbers = _test(number_checks.schedules_stand_for_numbers)
+    test_gradients_flow = _test(number_checks.gradients_flow)
 
     # Descent.
 
-    def test_decreases_convex_loss(self, factory: Factory) -> None:
-        verify(descent_checks.decreases_convex_loss, factory)
-
-    def test_decreases_nonconvex_loss(self, factory: Factory) -> None:
-        verify(descent_checks.decreases_nonconvex_loss, factory)
-
-    def test_decreases_stochastic_loss(self, factory: Factory) -> None:
-        verify(descent_checks.decreases_stochastic_loss, factory)
+    test_decreases_convex_loss = _test(descent_checks.decreases_convex_loss)
+    test_decreases_nonconvex_loss = _test(descent_checks.decreases_nonconvex_loss)
+    test_decreases_stochastic_loss = _test(descent_checks.decreases_stochastic_loss)
 
     # Errors.
 
-    def test_integer_leaves_are_refused(self, factory: Factory) -> None:
-        verify(error_checks.integer_leaves_are_refused, factory)
-
-    def test_missing_params_are_named(self, factory: Factory) -> None:
-        verify(error_checks.missing_params_are_named, factory)
-
-    def test_wrong_trees_are_named(self, factory: Factory) -> None:
-        verify(error_checks.wrong_trees_are_named, factory)
+    test_integer_leaves_are_refused = _test(error_checks.integer_leaves_are_refused)
+    test_missing_params_are_named = _test(error_checks.missing_params_are_named)
+    test_wrong_trees_are_named = _test(error_checks.wrong_trees_are_named)
 
     # Devices.
 
     def test_sharding_changes_nothing(self, factory: Factory, mesh: jax.sharding.Mesh) -> None:
+        """Sharded over a mesh, automatic or explicit, updates and states are as they should be."""
         verify(sharding_checks.sharding_changes_nothing, factory, mesh)
 
     @pytest.mark.tpu
     def test_compiles_for_tpu(self, factory: Factory, tpu_device: jax.Device) -> None:
+        """``update`` compiles for a TPU, and needs no large temporary buffer."""
         verify(tpu_checks.compiles_for_tpu, factory, tpu_device)
 
 
@@ -227,12 +185,19 @@ def verify(check: Callable[..., None], factory: Factory, *case: Any) -> None:
       factory: What to look at.
       *case: The other arguments of the check.
     """
-    exceptions = grad_core.conformance_of(factory).exceptions
+    subject = subject_of(factory)
+    if not subject.can_be_called:
+        pytest.skip("its example call fails: see test_can_be_called")
+    if case and case[0] in ("float64", "complex64") and current_backend() == "tpu":
+        pytest.skip(f"a TPU has no {case[0]}")
+    exceptions = subject.conformance.exceptions
     name = check.__name__
-    this_case = f"{name}[{case[0]}]" if case else name
+    this_case = f"{name}[{case[0]}]" if case and isinstance(case[0], str) else name
     run = functools.partial(check, factory, *case)
     if this_case in exceptions:
-        _expect_failure(run, f"{factory.__name__} is exempt from {this_case}", exceptions[this_case])
+        _expect_failure(
+            run, f"{factory.__name__} is exempt from {this_case}", exceptions[this_case]
+        )
     elif name in exceptions:
         pytest.skip(f"exempt: {exceptions[name]}")
     else:
@@ -250,8 +215,3 @@ def _expect_failure(run: Callable[[], None], what: str, reason: str) -> None:
     except Exception:
         pytest.xfail(f"exempt: {reason}")
     pytest.fail(f"{what} ({reason}), but the property holds; remove the exemption")
-
-
-def _skip_if_unsupported(dtype: str) -> None:
-    if current_backend() == "tpu" and dtype in ("float64", "complex64"):
-        pytest.skip(f"a TPU has no {dtype}")

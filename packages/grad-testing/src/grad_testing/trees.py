@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from grad_core import MaskedNode
 
+from grad_core import MaskedNode
 from grad_testing.checking import numbered
 
 __all__ = ["KINDS", "Sample", "sample_of"]
@@ -77,7 +77,7 @@ class FrozenDict(Mapping[str, Any]):
 
 @jax.tree_util.register_pytree_node_class
 class Module:
-    """A callable object with parameters and a static field, registered without keys, as in equinox."""
+    """A callable object with parameters and a static field, without keys, as in equinox."""
 
     def __init__(self, weight: Any, bias: Any, width: int = 3) -> None:
         self.weight, self.bias, self.width = weight, bias, width
@@ -90,7 +90,8 @@ class Module:
 
     @classmethod
     def tree_unflatten(cls, width: int, children: Any) -> "Module":
-        return cls(*children, width=width)
+        weight, bias = children
+        return cls(weight, bias, width)
 
 
 Build = Callable[[Any, Any, Any], Any]
@@ -150,7 +151,9 @@ def sample_of(kind: str) -> Sample:
     if kind == "array":
         return Sample(p[0], g[0], p[:1], g[:1], jax.tree.leaves)
     if kind == "python_numbers":
-        return Sample({"a": 0.5, "b": 2.0}, {"a": 1.0, "b": -3.0}, [0.5, 2.0], [1.0, -3.0], jax.tree.leaves)
+        return Sample(
+            {"a": 0.5, "b": 2.0}, {"a": 1.0, "b": -3.0}, [0.5, 2.0], [1.0, -3.0], jax.tree.leaves
+        )
     if kind == "no_elements":
         p[1], g[1] = numbered([(0, 3)] * 2, 3)
         return Sample(p, g, p, g, jax.tree.leaves)
@@ -160,5 +163,3 @@ def sample_of(kind: str) -> Sample:
     params = {"a": p[0], "b": masked_params, "c": p[2]}
     gradients = {"a": g[0], "b": nothing, "c": g[2]}
     return Sample(params, gradients, [p[0], p[2]], [g[0], g[2]], lambda t: [t["a"], t["c"]])
-
-

@@ -1,4 +1,4 @@
-"""Transformations are values: they print, compare, hash, copy and pickle as the call that made them."""
+"""Transformations are values: they print, compare, hash, copy and pickle as their call."""
 
 import ast
 import copy
@@ -9,11 +9,11 @@ import pickle
 import sys
 from typing import Any
 
-import grad_core
 import jax
 import jax.numpy as jnp
-from grad_core import GradientTransformation
 
+import grad_core
+from grad_core import GradientTransformation
 from grad_testing.checking import (
     DoesNotApply,
     Factory,
@@ -38,13 +38,11 @@ __all__ = [
 
 
 def repr_is_the_call(factory: Factory) -> None:
-    """``repr(tx)`` is the call: it names the factory, and where it can be evaluated gives an equal."""
+    """``repr(tx)`` is the call: it names the factory, and evaluated, where it can be, is equal."""
     subject = subject_of(factory)
     text = repr(subject.tx)
     is_call = text.startswith(f"{subject.name}(") and text.endswith(")")
     require(is_call, f"the repr should read {subject.name}(...), but is {text}")
-    public = text.replace("<", "")  # functions print as <function f at 0x...>
-    require(f"{subject.name}(" in public, f"the repr should name {subject.name}, but is {text}")
     try:
         ast.parse(text, mode="eval")
         made = eval(text, _namespace(subject))
@@ -173,7 +171,7 @@ class _Compilations:
         self.count = _Compilations._all - self._before
 
     @staticmethod
-    def _hear(event: str, duration: float, **_: object) -> None:
+    def _hear(event: str, duration_secs: float, **_: str | int) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
             _Compilations._all += 1
 

@@ -122,7 +122,7 @@ def set(tree: Tree, filtering: Filter | None = None, /, **kwargs: object) -> Tre
                 f"tree.set: found no values matching {key!r}{given}; the names in this tree are "
                 f"{', '.join(_names(tree))}."
             )
-    replaced: Tree = _replace((), (), tree, kwargs, filtering)  # type: ignore[assignment]
+    replaced: Tree = _replace((), _names_of(None, tree), tree, kwargs, filtering)  # type: ignore[assignment]
     return replaced
 
 

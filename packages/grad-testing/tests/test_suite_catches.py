@@ -1,0 +1,352 @@
+"""The suite can fail: for each check a transformation that breaks its property, and is caught."""
+
+import functools
+from typing import Any, NamedTuple
+
+import grad_core
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from grad_core import EmptyState, GradientTransformation, LeafRule, NonNegative, Real
+from grad_testing import (
+    DoesNotApply,
+    TransformationSuite,
+    descent_checks,
+    error_checks,
+    input_checks,
+    number_checks,
+    sharding_checks,
+    state_checks,
+    step_checks,
+    tpu_checks,
+    value_checks,
+)
+
+CHECKS = (
+    descent_checks,
+    error_checks,
+    input_checks,
+    number_checks,
+    sharding_checks,
+    state_checks,
+    step_checks,
+    tpu_checks,
+    value_checks,
+)
+
+
+def pair(update: Any, init: Any = lambda params: EmptyState()) -> GradientTransformation:
+    return GradientTransformation(init, update)
+
+
+def leafwise(f: Any) -> GradientTransformation:
+    """A raw pair that maps leaves, as many are written; None and float0 are its undoing."""
+    return pair(lambda g, s, params=None: (jax.tree.map(f, g), s))
+
+
+@grad_core.example(0.5)
+@grad_core.rule
+def good(strength: NonNegative) -> LeafRule:
+    """Breaks nothing."""
+    return LeafRule(lambda g: strength * g)
+
+
+class Sum(NamedTuple):
+    total: Any
+
+
+def summing(add: Any, dtype: Any = None, zeros: Any = jnp.zeros_like) -> GradientTransformation:
+    """A raw pair that keeps a sum of updates."""
+
+    def init(params: Any) -> Sum:
+        return Sum(jax.tree.map(lambda p: zeros(p, dtype=dtype), params))
+
+    def update(g: Any, s: Sum, params: Any = None) -> Any:
+        total = jax.tree.map(add, s.total, g)
+        return jax.tree.map(lambda t, g: t.astype(g.dtype), total, g), Sum(total)
+
+    return pair(update, init)
+
+
+# Values.
+
+
+def raw_pair() -> GradientTransformation:
+    return leafwise(lambda g: 0.5 * g)
+
+
+@grad_core.transformation
+def forgets_its_number(strength: float = 0.5) -> GradientTransformation:
+    return good(0.5)
+
+
+@grad_core.example(0.5)
+@grad_core.rule
+def hides_its_number(strength: NonNegative) -> LeafRule:
+    return LeafRule(lambda g: strength * g)
+
+
+def printing_alike(*args: Any) -> GradientTransformation:
+    """All calls are equal and print alike, whatever the number."""
+    return good(0.5)
+
+
+class PrintedTuple(GradientTransformation):
+    """Keeps its identity on the tuple, where `_replace` and `jax.tree.map` lose it."""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+def lives_on_the_tuple() -> GradientTransformation:
+    return PrintedTuple(*good(0.5))
+
+
+class Recompiling:
+    """Closes over its number, which is then a constant of compiled code."""
+
+    def __init__(self, factory: Any) -> None:
+        self.factory = factory
+        functools.update_wrapper(self, factory)
+
+    def __call__(self, strength: float = 0.5) -> GradientTransformation:
+        scale = jax.jit(lambda g: jax.tree.map(lambda x: strength * x, g))
+        return pair(lambda g, s, params=None: (scale(g), s))
+
+
+recompiles = Recompiling(good)
+
+
+# States.
+
+
+def counts_in_python() -> GradientTransformation:
+    return pair(lambda g, s, params=None: (g, s + 1), lambda params: 0)
+
+
+def drifting_dtype() -> GradientTransformation:
+    return summing(lambda t, g: t + g.astype(jnp.float32), jnp.bfloat16)
+
+
+def drifting_weak_type() -> GradientTransformation:
+    return pair(lambda g, s, params=None: (g, s * 1), lambda params: jnp.asarray(1.0) * 2 + 0.0)
+
+
+class Forgetful:
+    """A state that loses its contents on the way through pickle."""
+
+    def __init__(self, x: Any) -> None:
+        self.x = x
+
+    def __reduce__(self) -> Any:
+        return Forgetful, (jnp.zeros(()),)
+
+
+jax.tree_util.register_pytree_node(Forgetful, lambda s: ((s.x,), None), lambda _, c: Forgetful(*c))
+
+
+def state_lost_in_pickling() -> GradientTransformation:
+    def update(g: Any, s: Forgetful, params: Any = None) -> Any:
+        return jax.tree.map(lambda x: x * s.x, g), Forgetful(s.x + 1)
+
+    return pair(update, lambda params: Forgetful(jnp.ones(())))
+
+
+def init_looks_at_values() -> GradientTransformation:
+    return pair(
+        lambda g, s, params=None: (g, s),
+        lambda params: jax.tree.map(lambda p: jnp.asarray(float(jnp.sum(p))), params),
+    )
+
+
+# Steps.
+
+
+def mutates_in_place() -> GradientTransformation:
+    def update(g: Any, s: Any, params: Any = None) -> Any:
+        for leaf in jax.tree.leaves(g):
+            if isinstance(leaf, np.ndarray):
+                leaf *= 2
+        return g, s
+
+    return pair(update)
+
+
+def host_state() -> GradientTransformation:
+    calls = [0]
+
+    def update(g: Any, s: Any, params: Any = None) -> Any:
+        calls[0] += 1
+        factor = calls[0]
+        return jax.tree.map(lambda x: factor * x, g), s
+
+    return pair(update)
+
+
+def looks_whether_it_is_traced() -> GradientTransformation:
+    return leafwise(lambda g: 2 * g if isinstance(g, jax.core.Tracer) else g)
+
+
+def sums_over_the_batch() -> GradientTransformation:
+    """Branches on what vmap hides: an array that is batched."""
+    return leafwise(lambda g: 3 * g if "BatchTracer" in type(g).__name__ else g)
+
+
+def state_is_the_params() -> GradientTransformation:
+    return pair(lambda g, s, params=None: (g, s), lambda params: params)
+
+
+def refuses_extra_arguments() -> GradientTransformation:
+    def update(g: Any, s: Any, params: Any = None, **extra: Any) -> Any:
+        if extra:
+            raise TypeError("what is this?")
+        return g, s
+
+    return grad_core.GradientTransformationExtraArgs(lambda params: (), update)
+
+
+@grad_core.example(good(0.5))
+def swallows_extra_arguments(inner: GradientTransformation) -> GradientTransformation:
+    inner = grad_core.with_extra_args_support(inner)
+
+    def update(g: Any, s: Any, params: Any = None, **extra: Any) -> Any:
+        return inner.update(g, s, params)
+
+    return grad_core.GradientTransformationExtraArgs(inner.init, update)
+
+
+# Inputs.
+
+
+def flattens_its_containers() -> GradientTransformation:
+    return pair(lambda g, s, params=None: (jax.tree.leaves(g), s))
+
+
+def widens() -> GradientTransformation:
+    return leafwise(lambda g: g.astype(jnp.promote_types(g.dtype, jnp.float32)))
+
+
+def computes_in_the_dtype_it_gets() -> GradientTransformation:
+    """Sums ten thousand small numbers in the gradient's own precision."""
+    return leafwise(lambda g: g + sum((jnp.asarray(1e-3, g.dtype) * g for _ in range(64)), 0 * g))
+
+
+def divides_by_the_root() -> GradientTransformation:
+    """RMSprop's division, with an eps that float16 rounds to zero."""
+    return leafwise(lambda g: g / (jnp.sqrt(g * g) + jnp.asarray(1e-8, g.dtype)))
+
+
+def squares() -> GradientTransformation:
+    return leafwise(lambda g: g * jnp.abs(g) ** 2 / (1 + jnp.abs(g) ** 2))
+
+
+# Numbers.
+
+
+@grad_core.example(0.5)
+@grad_core.transformation
+def tells_no_range(strength: float) -> GradientTransformation:
+    return good(strength)
+
+
+@grad_core.rule
+def end_point_is_a_pole(strength: NonNegative = 1.0) -> LeafRule:
+    return LeafRule(lambda g: g / strength)
+
+
+@grad_core.transformation
+def branches_on_its_number(strength: Real = 0.5) -> GradientTransformation:
+    return grad_core.scale(strength if strength > 0 else 0.0)
+
+
+@grad_core.transformation
+def reads_its_schedule_once(learning_rate: grad_core.LearningRate = 0.5) -> GradientTransformation:
+    return grad_core.scale(learning_rate(0) if callable(learning_rate) else learning_rate)
+
+
+@grad_core.rule
+def has_no_derivative_at_zero(power: Real = 0.5) -> LeafRule:
+    return LeafRule(lambda g: jnp.sign(g) * jnp.sqrt(power * g * g))
+
+
+# Descent.
+
+
+def ascends() -> GradientTransformation:
+    return leafwise(lambda g: -g)
+
+
+# Errors.
+
+
+def takes_integers() -> GradientTransformation:
+    return leafwise(lambda g: 2 * g)
+
+
+def cryptic_without_params() -> GradientTransformation:
+    return pair(lambda g, s, params=None: (jax.tree.map(lambda g, p: g + p, g, params), s))
+
+
+def broadcasts_shapes() -> GradientTransformation:
+    return summing(lambda t, g: t + g)
+
+
+# Devices.
+
+
+def unsharded_state() -> GradientTransformation:
+    """Keeps zeros that know nothing of the parameter's sharding: replicated where jit makes them."""
+    return summing(lambda t, g: t + g, zeros=lambda p, dtype: jnp.zeros(p.shape, p.dtype))
+
+
+def large_temporary() -> GradientTransformation:
+    def matrix(g: Any) -> Any:
+        if g.ndim != 2:
+            return g
+        outer = g[:, :, None] * g[:, None, :64]
+        return g + jax.lax.optimization_barrier(jnp.sin(outer)).sum(-1)
+
+    return leafwise(matrix)
+
+
+CAUGHT = [
+    (value_checks.repr_is_the_call, raw_pair),
+    (value_checks.equal_calls_are_equal, raw_pair),
+    (value_checks.other_calls_are_unequal, None),
+    (value_checks.pickles, raw_pair),
+    (value_checks.copies_are_equal, lives_on_the_tuple),
+    (value_checks.survives_tree_map_and_replace, lives_on_the_tuple),
+    (value_checks.can_be_a_static_argument, raw_pair),
+    (value_checks.numbers_do_not_recompile, None),
+    (state_checks.state_holds_only_arrays, counts_in_python),
+    (state_checks.state_is_a_carry, drifting_dtype),
+    (state_checks.state_is_a_carry, drifting_weak_type),
+    (state_checks.state_is_a_carry, counts_in_python),
+    (state_checks.state_round_trips, state_lost_in_pickling),
+    (state_checks.init_takes_shapes, init_looks_at_values),
+    (step_checks.is_pure, mutates_in_place),
+    (step_checks.is_pure, host_state),
+    (step_checks.jit_changes_nothing, host_state),
+    (step_checks.jit_changes_nothing, looks_whether_it_is_traced),
+    (step_checks.scan_is_a_loop, host_state),
+    (step_checks.scan_is_a_loop, looks_whether_it_is_traced),
+    (step_checks.vmap_is_a_loop, sums_over_the_batch),
+    (step_checks.donation_changes_nothing, state_is_the_params),
+    (step_checks.extra_arguments_are_ignored, refuses_extra_arguments),
+    (step_checks.extra_arguments_are_routed, swallows_extra_arguments),
+    (number_checks.numbers_are_checked, tells_no_range),
+    (number_checks.end_points_are_legal, end_point_is_a_pole),
+    (number_checks.numbers_may_be_traced, branches_on_its_number),
+    (number_checks.schedules_stand_for_numbers, reads_its_schedule_once),
+    (number_checks.gradients_flow, has_no_derivative_at_zero),
+    (descent_checks.decreases_convex_loss, ascends),
+    (descent_checks.decreases_nonconvex_loss, ascends),
+    (descent_checks.decreases_stochastic_loss, ascends),
+    (error_checks.integer_leaves_are_refused, takes_integers),
+    (error_checks.missing_params_are_named, cryptic_without_params),
+    (error_checks.wrong_trees_are_named, broadcasts_shapes),
+]
