@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Measures ours against the released library, each in processes and an environment of its own.
 
-Usage: ``uv run tools/bench.py [--only eager,lower,step,import,tpu] [--json FILE]``. The two sides take
-turns, round by round, so that a busy machine disturbs both. The released library is installed, with the
-jax of this environment, into an environment that is kept in the user's cache; or name the Python of one
-that exists with ``--upstream-python``. For ``tpu``, libtpu must be here: ``uv run --group tpu``.
+Usage: ``uv run tools/bench.py [--only eager,lower,step,import,tpu] [--json FILE]``. The two sides
+take turns, round by round, so that a busy machine disturbs both. The released library is installed,
+with the jax of this environment, into an environment that is kept in the user's cache; or name the
+Python of one that exists with ``--upstream-python``. For ``tpu``, libtpu must be in this
+environment: ``uv run --group tpu``.
 """
 
 import argparse
@@ -53,13 +54,13 @@ class Row(NamedTuple):
       metric: What was measured, and its unit.
       ours: Minimum and median here, or None.
       released: Minimum and median there, or None.
-      ratio: Released median over ours, or None.
+      ratios: The released minimum and median over ours, or None.
     """
 
     metric: str
     ours: tuple[float, float] | None
     released: tuple[float, float] | None
-    ratio: float | None
+    ratios: tuple[float, float] | None
 
 
 def upstream_python() -> Path:
@@ -91,9 +92,7 @@ def run_work(python: Path, work: str) -> Samples:
     env |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     if python == Path(sys.executable):
         env["PYTHONPATH"] = os.pathsep.join(sys.path[1:])  # ours may be on it
-    done = subprocess.run(
-        [python, WORKER, work], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    done = subprocess.run([python, WORKER, work], env=env, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{python} {WORKER} {work} failed:\n{done.stderr}")
     samples: Samples = json.loads(done.stdout.splitlines()[-1])
@@ -132,24 +131,25 @@ def summarize(gathered: dict[str, Samples]) -> Iterator[Row]:
         if metric == "import grad_losses ms":  # what a user of the released losses has to import
             values = gathered.get(UPSTREAM, {}).get("import optax ms")
             released = (min(values), statistics.median(values)) if values else None
-        both = ours is not None and released is not None and ours[1] > 0
-        yield Row(metric, ours, released, released[1] / ours[1] if both else None)  # type: ignore[index]
+        ratios = None
+        if ours and released and all(ours):
+            ratios = (released[0] / ours[0], released[1] / ours[1])
+        yield Row(metric, ours, released, ratios)
 
 
 def table(rows: list[Row]) -> str:
     """The rows as text."""
 
     def pair(values: tuple[float, float] | None) -> str:
-        return "" if values is None else f"{values[0]:10.4g} {values[1]:10.4g}"
+        return "" if values is None else "{:>10.4g} {:>10.4g}".format(*values)
 
     width = max(len(row.metric) for row in rows)
-    head = f"{'':{width}}  {'ours: min':>10} {'median':>10}  {'released: min':>13} {'median':>7}"
-    lines = [f"{head}  {'released/ours':>13}"]
+    names = f"{'':{width}} | {OURS:^21} | {UPSTREAM:^21} | {UPSTREAM + '/' + OURS:^21}"
+    lines = [names, f"{'':{width}}" + f" | {'minimum':>10} {'median':>10}" * 3]
     for row in rows:
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}x"
-        line = f"{row.metric:{width}}  {pair(row.ours):21}  {pair(row.released):21}  {ratio:>13}"
-        lines.append(line.rstrip())
-    return "\n".join(lines)
+        columns = map(pair, (row.ours, row.released, row.ratios))
+        lines.append(f"{row.metric:{width}}" + "".join(f" | {column:21}" for column in columns))
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Compares the umbrella with the released library: names, parameters, defaults, fields of states.
 
-A name that is there must be what users know: the same parameters of the same kinds in the same order
-with the same defaults, the same fields of states. Two things may differ: keyword-only parameters with
-defaults may follow, and a required parameter may have got a default. Names that are not there yet are
-counted, and listed with ``--missing``.
+A name that is there must be what users know: the same parameters of the same kinds in the same
+order with the same defaults, the same fields of states. Two things may differ: keyword-only
+parameters with defaults may follow, and a required parameter may have got a default. Names that are
+not there yet are counted, and listed with ``--missing``.
 
-Usage: ``uv run tools/check_api.py [--missing] [reference.json]``; the reference is a JSON object whose
-``names`` map dotted names below ``optax`` to one of
+Usage: ``uv run tools/check_api.py [--missing] [reference.json]``; the reference is a JSON object
+whose ``names`` map dotted names below ``optax`` to one of
 
 - ``"module"``, or ``"type"`` for an alias or a protocol;
 - ``"(x, y=1.0, *, z=None)"``, the signature of a function; ``...`` stands for a default that has no
@@ -34,7 +34,7 @@ ANY = "..."
 
 
 class Parameter(NamedTuple):
-    """A parameter: its name, its kind as `inspect` describes it, and its default, if any, as text."""
+    """A parameter: its name, its kind in the words of `inspect`, its default, if any, as text."""
 
     name: str
     kind: str
@@ -109,12 +109,10 @@ def parameter_differences(ours: list[Parameter], released: list[Parameter]) -> I
         mine = by_name.get(parameter.name)
         if mine is None:
             yield f"lacks {parameter}"
-        elif mine.kind != parameter.kind:
-            yield f"{mine} is {parameter}"
-        elif parameter.default not in (None, ANY, mine.default):
-            yield f"{mine} is {parameter}"
+        elif mine.kind != parameter.kind or parameter.default not in (None, ANY, mine.default):
+            yield f"has {mine}, released: {parameter}"
         elif parameter.default == ANY and mine.default is None:
-            yield f"{mine} has a default"
+            yield f"has {mine}, released with a default"
     known = {parameter.name for parameter in released}
     for parameter in ours:
         if parameter.name not in known and (
@@ -166,7 +164,7 @@ def differences(name: str, ours: Any, released: str | Mapping[str, Any]) -> Iter
 
 
 def find(name: str) -> Any:
-    """What stands at a dotted name below ``optax``, by attribute or import; None where nothing does."""
+    """What stands at a dotted name below ``optax``, by attribute or import; None if nothing."""
     found: Any = importlib.import_module("optax")
     path = "optax"
     for part in name.split("."):

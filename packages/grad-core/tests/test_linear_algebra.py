@@ -105,8 +105,9 @@ class TestPowerIteration:
 
 
 class TestMatrixInversePthRoot:
-    @pytest.mark.parametrize("p", [1, 2, 3, 4, 5, 6, 7, 8, 20])
-    @pytest.mark.parametrize("size", [1.0, 1e20, 1e-20])
+    @pytest.mark.parametrize(
+        ("p", "size"), [*((p, 1.0) for p in (1, 2, 3, 4, 5, 6, 7, 8, 20)), (4, 1e20), (3, 1e-20)]
+    )
     def test_every_power(self, p, size):
         eigenvalues = np.array([0.05, 0.3, 1.0, 2.0, 7.0])
         matrix, q = symmetric(eigenvalues)

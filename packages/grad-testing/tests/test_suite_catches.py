@@ -3,11 +3,12 @@
 import functools
 from typing import Any, NamedTuple
 
-import grad_core
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import grad_core
 from grad_core import EmptyState, GradientTransformation, LeafRule, NonNegative, Real
 from grad_testing import (
     DoesNotApply,
@@ -41,7 +42,7 @@ def pair(update: Any, init: Any = lambda params: EmptyState()) -> GradientTransf
 
 
 def leafwise(f: Any) -> GradientTransformation:
-    """A raw pair that maps leaves, as many are written; None and float0 are its undoing."""
+    """A raw pair that maps leaves, as many are written."""
     return pair(lambda g, s, params=None: (jax.tree.map(f, g), s))
 
 
@@ -76,20 +77,25 @@ def raw_pair() -> GradientTransformation:
     return leafwise(lambda g: 0.5 * g)
 
 
-@grad_core.transformation
-def forgets_its_number(strength: float = 0.5) -> GradientTransformation:
-    return good(0.5)
+def with_annotations_of_good(make: Any) -> Any:
+    """A factory that claims to be `good`, with its ranges, but makes something else."""
+
+    @functools.wraps(good)
+    def public(strength: float) -> GradientTransformation:
+        return make(strength)
+
+    return public
 
 
-@grad_core.example(0.5)
-@grad_core.rule
-def hides_its_number(strength: NonNegative) -> LeafRule:
-    return LeafRule(lambda g: strength * g)
+ignores_its_number = with_annotations_of_good(lambda strength: good(0.5))
+checks_no_number = with_annotations_of_good(lambda strength: leafwise(lambda g: strength * g))
 
 
-def printing_alike(*args: Any) -> GradientTransformation:
-    """All calls are equal and print alike, whatever the number."""
-    return good(0.5)
+@with_annotations_of_good
+def recompiles(strength: float) -> GradientTransformation:
+    """Its number is a constant of compiled code."""
+    scale = jax.jit(lambda g: jax.tree.map(lambda x: strength * x, g))
+    return pair(lambda g, s, params=None: (scale(g), s))
 
 
 class PrintedTuple(GradientTransformation):
@@ -106,21 +112,6 @@ def lives_on_the_tuple() -> GradientTransformation:
     return PrintedTuple(*good(0.5))
 
 
-class Recompiling:
-    """Closes over its number, which is then a constant of compiled code."""
-
-    def __init__(self, factory: Any) -> None:
-        self.factory = factory
-        functools.update_wrapper(self, factory)
-
-    def __call__(self, strength: float = 0.5) -> GradientTransformation:
-        scale = jax.jit(lambda g: jax.tree.map(lambda x: strength * x, g))
-        return pair(lambda g, s, params=None: (scale(g), s))
-
-
-recompiles = Recompiling(good)
-
-
 # States.
 
 
@@ -133,7 +124,7 @@ def drifting_dtype() -> GradientTransformation:
 
 
 def drifting_weak_type() -> GradientTransformation:
-    return pair(lambda g, s, params=None: (g, s * 1), lambda params: jnp.asarray(1.0) * 2 + 0.0)
+    return pair(lambda g, s, params=None: (g, s * jnp.float32(2)), lambda params: jnp.asarray(1.0))
 
 
 class Forgetful:
@@ -197,7 +188,8 @@ def sums_over_the_batch() -> GradientTransformation:
 
 
 def state_is_the_params() -> GradientTransformation:
-    return pair(lambda g, s, params=None: (g, s), lambda params: params)
+    """Keeps the very arrays; to donate the state then deletes the parameters."""
+    return summing(lambda t, g: t + g, zeros=lambda p, dtype: p)
 
 
 def refuses_extra_arguments() -> GradientTransformation:
@@ -231,8 +223,8 @@ def widens() -> GradientTransformation:
 
 
 def computes_in_the_dtype_it_gets() -> GradientTransformation:
-    """Sums ten thousand small numbers in the gradient's own precision."""
-    return leafwise(lambda g: g + sum((jnp.asarray(1e-3, g.dtype) * g for _ in range(64)), 0 * g))
+    """Cancels in the gradient's own precision what only float32 can hold."""
+    return leafwise(lambda g: (g + 64) - 64)
 
 
 def divides_by_the_root() -> GradientTransformation:
@@ -299,33 +291,29 @@ def broadcasts_shapes() -> GradientTransformation:
 
 
 def unsharded_state() -> GradientTransformation:
-    """Keeps zeros that know nothing of the parameter's sharding: replicated where jit makes them."""
+    """Keeps zeros that know nothing of the parameter's sharding."""
     return summing(lambda t, g: t + g, zeros=lambda p, dtype: jnp.zeros(p.shape, p.dtype))
 
 
 def large_temporary() -> GradientTransformation:
-    def matrix(g: Any) -> Any:
-        if g.ndim != 2:
-            return g
-        outer = g[:, :, None] * g[:, None, :64]
-        return g + jax.lax.optimization_barrier(jnp.sin(outer)).sum(-1)
-
-    return leafwise(matrix)
+    """Sorts sixteen copies of each leaf."""
+    return leafwise(
+        lambda g: jnp.sort(jnp.concatenate([g * i for i in range(16)]), axis=0)[: len(g)]
+    )
 
 
 CAUGHT = [
     (value_checks.repr_is_the_call, raw_pair),
     (value_checks.equal_calls_are_equal, raw_pair),
-    (value_checks.other_calls_are_unequal, None),
+    (value_checks.other_calls_are_unequal, ignores_its_number),
     (value_checks.pickles, raw_pair),
     (value_checks.copies_are_equal, lives_on_the_tuple),
     (value_checks.survives_tree_map_and_replace, lives_on_the_tuple),
     (value_checks.can_be_a_static_argument, raw_pair),
-    (value_checks.numbers_do_not_recompile, None),
+    (value_checks.numbers_do_not_recompile, recompiles),
     (state_checks.state_holds_only_arrays, counts_in_python),
     (state_checks.state_is_a_carry, drifting_dtype),
     (state_checks.state_is_a_carry, drifting_weak_type),
-    (state_checks.state_is_a_carry, counts_in_python),
     (state_checks.state_round_trips, state_lost_in_pickling),
     (state_checks.init_takes_shapes, init_looks_at_values),
     (step_checks.is_pure, mutates_in_place),
@@ -339,6 +327,7 @@ CAUGHT = [
     (step_checks.extra_arguments_are_ignored, refuses_extra_arguments),
     (step_checks.extra_arguments_are_routed, swallows_extra_arguments),
     (number_checks.numbers_are_checked, tells_no_range),
+    (number_checks.numbers_are_checked, checks_no_number),
     (number_checks.end_points_are_legal, end_point_is_a_pole),
     (number_checks.numbers_may_be_traced, branches_on_its_number),
     (number_checks.schedules_stand_for_numbers, reads_its_schedule_once),
@@ -350,3 +339,69 @@ CAUGHT = [
     (error_checks.missing_params_are_named, cryptic_without_params),
     (error_checks.wrong_trees_are_named, broadcasts_shapes),
 ]
+
+CAUGHT_IN_CASE = [
+    (input_checks.takes_trees, flattens_its_containers, "tuple"),
+    (input_checks.takes_trees, broadcasts_shapes, "none_gradients"),
+    (input_checks.takes_trees, broadcasts_shapes, "masked_node_gradients"),
+    (input_checks.takes_trees, broadcasts_shapes, "float0_gradients"),
+    (input_checks.works_in_dtype, widens, "bfloat16"),
+    (input_checks.works_in_dtype, computes_in_the_dtype_it_gets, "float16"),
+    (input_checks.zero_gradients_are_finite, divides_by_the_root, "float16"),
+    (input_checks.extreme_gradients_are_finite, squares, "float32"),
+    (input_checks.extreme_gradients_are_finite, squares, "float16"),
+]
+
+
+def names(entries: Any) -> list[str]:
+    return ["-".join(getattr(x, "__name__", x) for x in entry) for entry in entries]
+
+
+def require_caught(check: Any, factory: Any, *case: Any) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - what breaks may raise anything
+        check(factory, *case)
+    assert not isinstance(caught.value, DoesNotApply)
+
+
+@pytest.mark.parametrize(("check", "factory"), CAUGHT, ids=names(CAUGHT))
+def test_the_check_catches(check: Any, factory: Any) -> None:
+    require_caught(check, factory)
+
+
+@pytest.mark.parametrize(("check", "factory", "case"), CAUGHT_IN_CASE, ids=names(CAUGHT_IN_CASE))
+def test_the_check_catches_the_case(check: Any, factory: Any, case: str) -> None:
+    require_caught(check, factory, case)
+
+
+def test_unsharded_state_is_caught(mesh: jax.sharding.Mesh) -> None:
+    require_caught(sharding_checks.sharding_changes_nothing, unsharded_state, mesh)
+
+
+@pytest.mark.tpu
+def test_a_large_temporary_is_caught(tpu_device: jax.Device) -> None:
+    require_caught(tpu_checks.compiles_for_tpu, large_temporary, tpu_device)
+
+
+def test_every_check_is_a_test_of_the_suite_and_shown_to_fail() -> None:
+    checks = {
+        check
+        for module in CHECKS
+        for check in (getattr(module, name) for name in module.__all__)
+        if callable(check)
+    }
+    shown = {entry[0] for entry in (*CAUGHT, *CAUGHT_IN_CASE)}
+    shown |= {sharding_checks.sharding_changes_nothing, tpu_checks.compiles_for_tpu}
+    assert {check.__name__ for check in checks - shown} == set()
+    tests = {name for name in vars(TransformationSuite) if name.startswith("test_")}
+    assert tests == {f"test_{c.__name__}" for c in checks} | {
+        "test_can_be_called",
+        "test_exemptions_are_known",
+    }
+
+
+class TestGood(TransformationSuite):
+    """What breaks nothing passes."""
+
+    @pytest.fixture
+    def factory(self) -> Any:
+        return good

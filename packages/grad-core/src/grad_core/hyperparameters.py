@@ -71,7 +71,9 @@ class PreciseDecay:
         if isinstance(b, int | float | np.number):
             b = float(b)
             return cls(b, 1.0 - b, math.log(b) if b > 0 else -math.inf)
-        return cls(b, 1 - b, jnp.log(b))
+        positive = b > 0
+        log = jnp.log(jnp.where(positive, b, 1))  # so that the derivative at b = 0 is finite
+        return cls(b, 1 - b, jnp.where(positive, log, -jnp.inf))
 
     def without_log(self) -> "PreciseDecay":
         """The same decay, with no use but as a number and its complement."""

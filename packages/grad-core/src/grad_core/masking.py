@@ -12,6 +12,7 @@ from grad_core.errors import LeafTypeError, shown
 from grad_core.nodes import Node, node_of, run
 from grad_core.rules import ExtraArgs
 from grad_core.transformations import from_node, transformation
+from grad_core.tree._map_params import ParamsPlaceholder
 from grad_core.types import (
     GradientTransformation,
     GradientTransformationExtraArgs,
@@ -78,6 +79,8 @@ class Masked(Node):
         self.extra_names = inner.extra_names
 
     def init(self, params: Params) -> OptState:
+        if isinstance(params, ParamsPlaceholder):  # of tree.map_params: it stands for all leaves
+            return MaskedState(inner_state=self.inner.start(params))
         mask = self._mask_for(params, "params")
         return MaskedState(inner_state=self.inner.start(select(mask, params)))
 

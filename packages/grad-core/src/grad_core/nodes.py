@@ -261,7 +261,7 @@ def node_of(transformation: object, where: str) -> Node:
             f"{where} takes gradient transformations, such as adam(1e-3); "
             f"got {shown(transformation)}."
         )
-    nodes = [getattr(function, "node", None) for function in (init, update)]
-    if isinstance(nodes[0], Node) and nodes[0] is nodes[1]:
-        return nodes[0]
+    node, other = (getattr(function, "node", None) for function in (init, update))
+    if node is other and isinstance(node, Node):
+        return node
     return Foreign(transformation)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from grad_core.masking import Masked
 from grad_core.nodes import Node, node_of
 from grad_core.rules import ExtraArgs
 from grad_core.transformations import from_node, transformation
+from grad_core.tree._map_params import ParamsPlaceholder
 from grad_core.types import (
     GradientTransformation,
     GradientTransformationExtraArgs,
@@ -87,7 +88,10 @@ class Partition(Node):
         self.extra_names = frozenset[str]().union(*(n.extra_names for n in nodes.values()))
 
     def init(self, params: Params) -> OptState:
-        groups = self._groups(self._labels_for(params, "params"))
+        if isinstance(params, ParamsPlaceholder):
+            groups = {label: Masked(node, True) for label, node in self.nodes.items()}
+        else:
+            groups = self._groups(self._labels_for(params, "params"))
         return PartitionState({label: group.init(params) for label, group in groups.items()})
 
     def step(

@@ -194,7 +194,7 @@ def require(condition: object, message: str) -> None:
 
 def require_same_types(actual: Tree, expected: Tree, what: str, *, weak: bool = True) -> None:
     """Requires two trees to have the same structure, shapes, dtypes and, if `weak`, weak types."""
-    here, there = jax.tree.structure(actual), jax.tree.structure(expected)
+    here, there = _structure(actual), _structure(expected)
     require(here == there, f"{what}: the structure is {here}, but should be {there}")
     leaves = jax.tree_util.tree_flatten_with_path(actual)[0]
     for (path, a), b in zip(leaves, jax.tree.leaves(expected), strict=True):
@@ -203,6 +203,10 @@ def require_same_types(actual: Tree, expected: Tree, what: str, *, weak: bool = 
             types[0] == types[1],
             f"{what}: {jax.tree_util.keystr(path)} is {types[0]}, but should be {types[1]}",
         )
+
+
+def _structure(tree: Tree) -> Any:
+    return jax.tree.structure(tree)
 
 
 def _type_of(x: Any, weak: bool) -> str:
@@ -220,7 +224,7 @@ def require_close(
 
     Without a tolerance, the leaves' dtypes decide it.
     """
-    here, there = jax.tree.structure(actual), jax.tree.structure(expected)
+    here, there = _structure(actual), _structure(expected)
     require(here == there, f"{what}: the structure is {here}, but should be {there}")
     leaves = jax.tree_util.tree_flatten_with_path(actual)[0]
     for (path, a), b in zip(leaves, jax.tree.leaves(expected), strict=True):

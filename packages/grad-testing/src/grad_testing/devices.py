@@ -34,12 +34,12 @@ def prepare(backend: str) -> None:
     Args:
       backend: ``"cpu"``, ``"gpu"`` or ``"tpu"``.
     """
+    platforms = "cpu"
     if backend == "tpu" and has_tpu():
-        jax.config.update("jax_platforms", "tpu,cpu")
+        platforms = "tpu,cpu"
     elif backend == "gpu" and _has_gpu():
-        jax.config.update("jax_platforms", "cuda,cpu")
-    else:
-        jax.config.update("jax_platforms", "cpu")
+        platforms = "cuda,cpu"
+    _configure("jax_platforms", platforms)
     make_virtual_devices()
 
 
@@ -55,10 +55,14 @@ def make_virtual_devices(number: int = VIRTUAL_DEVICES) -> bool:
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return False
     try:
-        jax.config.update("jax_num_cpu_devices", number)
+        _configure("jax_num_cpu_devices", number)
     except RuntimeError:  # too late
         return jax.local_device_count("cpu") >= number
     return True
+
+
+def _configure(name: str, value: object) -> None:
+    jax.config.update(name, value)  # type: ignore[no-untyped-call]
 
 
 def current_backend() -> str:

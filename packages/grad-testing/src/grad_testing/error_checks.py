@@ -61,13 +61,11 @@ def wrong_trees_are_named(factory: Factory) -> None:
     leaf nor looks at parameters need not notice.
     """
     subject = subject_of(factory)
-    params: dict[str, Any] = {
-        "layer": {"bias": jnp.ones(3), "kernel": jnp.ones((2, 3))},
-        "scale": jnp.ones(()),
-    }
-    missing = {**params, "layer": {"kernel": params["layer"]["kernel"]}}
-    larger = {**params, "layer": {**params["layer"], "surplus": jnp.ones(2)}}
-    reshaped = {**params, "layer": {**params["layer"], "kernel": jnp.ones((1, 3))}}
+    layer = {"bias": jnp.ones(3), "kernel": jnp.ones((2, 3))}
+    params: dict[str, Any] = {"layer": layer, "scale": jnp.ones(())}
+    missing = {**params, "layer": {"kernel": layer["kernel"]}}
+    larger = {**params, "layer": {**layer, "surplus": jnp.ones(2)}}
+    reshaped = {**params, "layer": {**layer, "kernel": jnp.ones((1, 3))}}
     tx = subject.tx
     state = tx.init(params)
     keeps_leaves = any(np.ndim(x) == 2 for x in jax.tree.leaves(state))

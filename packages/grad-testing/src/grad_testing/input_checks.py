@@ -47,7 +47,7 @@ def takes_trees(factory: Factory, kind: str) -> None:
         found, state = subject.tx.update(gradients, state, params)
         what = f"{subject.name} on {kind}: update {i + 1}"
         require_same_types(state, first, f"{what}: the state")
-        structures = jax.tree.structure(found), jax.tree.structure(gradients)
+        structures: list[Any] = [jax.tree.structure(found), jax.tree.structure(gradients)]
         require(structures[0] == structures[1], f"{what} is {structures[0]}, not {structures[1]}")
         require_close(pick(found), expected[i], what)
         moved = grad_core.apply_updates(params, found)
@@ -102,7 +102,7 @@ def extreme_gradients_are_finite(factory: Factory, dtype: str) -> None:
 
 
 def _extremes(dtype: str) -> dict[str, Any]:
-    info = jnp.finfo(dtype)
+    info = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
     return {
         "huge": _HUGE.get(dtype, float(info.max) / 2),
         "tiny": float(info.tiny),

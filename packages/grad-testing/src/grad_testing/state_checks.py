@@ -66,10 +66,9 @@ def state_round_trips(factory: Factory) -> None:
     subject = subject_of(factory)
     params, gradients = sample()
     _, state = take_steps(subject.tx, params, gradients[:1])
-    leaves, treedef = jax.tree.flatten(state)
     trips = {
         "pickled": pickle.loads(pickle.dumps(state)),
-        "flattened": treedef.unflatten(leaves),
+        "flattened": jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(state)),
         "fetched": jax.device_get(state),
     }
     for how, back in trips.items():

@@ -11,7 +11,7 @@ __all__ = ["Tolerance", "tolerance_for"]
 
 
 class Tolerance(NamedTuple):
-    """The relative and the absolute error allowed, as `numpy.testing.assert_allclose` takes them."""
+    """The relative and the absolute error allowed, as `numpy.testing.assert_allclose` has it."""
 
     rtol: float
     atol: float
@@ -41,7 +41,7 @@ def tolerance_for(dtype: Any, backend: str | None = None) -> Tolerance:
     if dtype == jax.dtypes.float0 or not jnp.issubdtype(dtype, jnp.inexact):
         return Tolerance(0.0, 0.0)
     units = _UNITS[backend or current_backend()]
-    eps = float(jnp.finfo(dtype).eps)
+    eps = float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
     if eps > 1e-4:  # half precision rounds once: its arithmetic is done in float32
         units //= 8
     return Tolerance(units * eps, units * eps / 4)

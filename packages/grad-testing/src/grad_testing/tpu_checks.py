@@ -8,7 +8,7 @@ from grad_testing.checking import Factory, require, subject_of
 
 __all__ = ["compiles_for_tpu"]
 
-SHAPES = {"bias": (512,), "kernel": (512, 512), "other": (512, 512)}
+SHAPES = {"bias": (1024,), "kernel": (4096, 1024), "other": (4096, 1024)}
 
 
 def compiles_for_tpu(factory: Factory, device: jax.Device) -> None:
@@ -22,11 +22,9 @@ def compiles_for_tpu(factory: Factory, device: jax.Device) -> None:
     sharding = jax.sharding.SingleDeviceSharding(device)
 
     def on_device(tree: Any) -> Any:
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
-        )
+        return jax.tree.map(lambda x: _abstract(x.shape, x.dtype, sharding), tree)
 
-    shapes = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in SHAPES.items()}
+    shapes = {name: _abstract(shape, "float32") for name, shape in SHAPES.items()}
     params = on_device(shapes)
     state = on_device(jax.eval_shape(subject.tx.init, shapes))
     update = jax.jit(subject.tx.update, donate_argnums=(0, 1))
@@ -38,3 +36,7 @@ def compiles_for_tpu(factory: Factory, device: jax.Device) -> None:
         f"{subject.name}: compiled for a TPU, update needs {temporary} bytes of temporary buffers, "
         f"more than the {largest} of the largest leaf",
     )
+
+
+def _abstract(shape: tuple[int, ...], dtype: Any, sharding: Any = None) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # type: ignore[no-untyped-call]

@@ -1,0 +1,206 @@
+"""The plugin and the suite, as an outside project meets them."""
+
+import importlib.metadata
+import subprocess
+import sys
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+OUTSIDE = """
+import grad_core
+from grad_core import GradientTransformation, LeafRule, NonNegative, example, exempt, rule, scale
+
+__all__ = ["Helper", "halve", "soften"]
+
+
+class Helper:
+    pass
+
+
+@rule
+def halve() -> LeafRule:
+    return LeafRule(lambda g: 0.5 * g)
+
+
+@example(0.5)
+@rule
+def soften(strength: NonNegative) -> LeafRule:
+    return LeafRule(lambda g: strength * g)
+
+
+@rule
+def not_public() -> LeafRule:
+    return LeafRule(lambda g: 0.5 * g)
+"""
+
+TESTS = """
+import outside
+from grad_testing import TransformationSuite
+
+
+class TestOutside(TransformationSuite):
+    package = outside
+"""
+
+
+def run(pytester: pytest.Pytester, *args: str) -> pytest.RunResult:
+    """Runs pytest as a project does that has grad-testing installed."""
+    installed = importlib.metadata.entry_points(group="pytest11", name="grad_testing")
+    load = () if installed else ("-p", "grad_testing.plugin")
+    return pytester.runpytest_subprocess("-p", "no:cacheprovider", *load, *args)
+
+
+def write(pytester: pytest.Pytester, package: str, tests: str = TESTS) -> None:
+    pytester.makepyfile(outside=package, test_outside=tests)
+
+
+def test_a_subclass_with_a_package_tests_all_its_factories(pytester: pytest.Pytester) -> None:
+    write(pytester, OUTSIDE)
+    result = run(pytester, "--collect-only", "-q")
+    ids = [line.partition("::")[2] for line in result.outlines if "::" in line]
+    factories = {test.partition("[")[2].rstrip("]").partition("-")[0] for test in ids}
+    assert factories == {"halve", "soften"}
+    assert "TestOutside::test_pickles[soften]" in ids
+    assert "TestOutside::test_takes_trees[soften-nested_dict]" in ids
+    assert "TestOutside::test_sharding_changes_nothing[soften-explicit]" in ids
+
+
+def test_a_sound_package_passes(pytester: pytest.Pytester) -> None:
+    write(pytester, OUTSIDE)
+    result = run(
+        pytester, "-q", "-k", "soften and (equal or pickles or sharding or extra or trees)"
+    )
+    outcomes = result.parseoutcomes()
+    assert result.ret == 0
+    assert outcomes["passed"] > 20
+    assert "failed" not in outcomes
+
+
+def test_one_fixture_is_enough(pytester: pytest.Pytester) -> None:
+    tests = """
+    import outside
+    import pytest
+    from grad_testing import TransformationSuite
+
+
+    class TestSoften(TransformationSuite):
+        @pytest.fixture
+        def factory(self):
+            return outside.soften
+    """
+    write(pytester, OUTSIDE, tests)
+    result = run(pytester, "-q", "-k", "pickles or test_repr_is_the_call")
+    result.assert_outcomes(passed=2, deselected=result.parseoutcomes()["deselected"])
+
+
+def test_without_package_or_fixture_it_says_what_to_do(pytester: pytest.Pytester) -> None:
+    tests = """
+    from grad_testing import TransformationSuite
+
+
+    class TestNothing(TransformationSuite):
+        pass
+    """
+    write(pytester, OUTSIDE, tests)
+    result = run(pytester, "-q", "-k", "test_pickles")
+    result.stdout.fnmatch_lines(["*TestNothing: say `package = my_package`*"])
+
+
+def test_a_factory_without_an_example_fails_once(pytester: pytest.Pytester) -> None:
+    write(pytester, OUTSIDE.replace("@example(0.5)\n", ""))
+    result = run(pytester, "-q", "-k", "soften and (can_be_called or pickles or works_in_dtype)")
+    outcomes = result.parseoutcomes()
+    assert (outcomes["failed"], outcomes["skipped"]) == (1, 6)
+    result.stdout.fnmatch_lines(["*Say how to call it, with @grad_core.example(...)*"])
+
+
+def test_an_undecorated_factory_is_found(pytester: pytest.Pytester) -> None:
+    undecorated = """
+from grad_core import GradientTransformation, scale
+
+__all__ = ["plain"]
+
+
+def plain() -> GradientTransformation:
+    return scale(0.5)
+"""
+    write(pytester, undecorated)
+    result = run(pytester, "-q", "-k", "test_repr_is_the_call")
+    result.stdout.fnmatch_lines(["*the repr should read plain(...), but is scale(step_size=0.5)*"])
+
+
+def test_exemptions(pytester: pytest.Pytester) -> None:
+    """A property that is broken may be excused; not one that holds, nor one that does not exist."""
+    exempt = """
+@exempt("decreases_convex_loss", reason="it ascends")
+@exempt("works_in_dtype[float16]", reason="it does not care")
+@exempt("pickles", reason="no reason")
+@exempt("is_lovely", reason="it is not")
+@rule
+def ascend() -> LeafRule:
+    return LeafRule(lambda g: -g)
+
+
+__all__.append("ascend")
+"""
+    write(pytester, OUTSIDE + exempt)
+    chosen = "decreases_convex or works and float16 and not bfloat16 or pickles or exemptions"
+    result = run(pytester, "-q", "-rfx", "-k", f"ascend and ({chosen})")
+    result.assert_outcomes(failed=3, xfailed=1, deselected=result.parseoutcomes()["deselected"])
+    result.stdout.fnmatch_lines_random(
+        [
+            "*ascend is exempt from is_lovely, which is no test here*",
+            "*ascend is exempt from pickles (no reason), but the property holds; remove*",
+            "XFAIL *test_decreases_convex_loss*exempt: it ascends*",
+        ]
+    )
+
+
+def test_a_missing_backend_is_a_reason_to_skip(pytester: pytest.Pytester) -> None:
+    from grad_testing.devices import has_tpu
+
+    if has_tpu():
+        pytest.skip("there is a TPU here")
+    write(pytester, OUTSIDE)
+    result = run(pytester, "-q", "-rs", "--backend=tpu", "-k", "test_pickles")
+    result.assert_outcomes(skipped=2, deselected=result.parseoutcomes()["deselected"])
+    result.stdout.fnmatch_lines(["*there is no TPU here*"])
+
+
+def test_eight_devices_are_made_when_they_are_needed(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import jax
+
+        def test_devices(devices, mesh, backend, tolerance):
+            assert mesh.axis_names == ("data", "model")
+            assert backend != "cpu" or len(devices) == 8
+            assert 0 < tolerance("float32").rtol < tolerance("float16").rtol
+        """
+    )
+    run(pytester, "-q").assert_outcomes(passed=2)
+
+
+def test_other_projects_are_left_alone(pytester: pytest.Pytester) -> None:
+    """Installed but not used, the plugin neither imports JAX nor makes devices."""
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_jax_is_not_imported():
+            assert "jax" not in sys.modules
+
+        def test_one_device():
+            import jax
+            assert jax.device_count("cpu") == 1
+        """
+    )
+    run(pytester, "-q", "-p", "no:randomly").assert_outcomes(passed=2)
+
+
+def test_the_package_imports_nothing_heavy() -> None:
+    code = "import sys, grad_testing.plugin; print({'jax', 'numpy', 'chex'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

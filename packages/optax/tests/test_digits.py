@@ -1,0 +1,58 @@
+"""The main job: the example that trains on handwritten digits reaches its accuracy."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "examples" / "digits.py"
+
+
+@pytest.fixture(scope="module")
+def digits():
+    if not EXAMPLE.exists():
+        pytest.skip("the example belongs to the workspace, and this is not one")
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    spec = importlib.util.spec_from_file_location("digits_example", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_it_reaches_its_accuracy(digits, tmp_path, capsys):
+    picture = tmp_path / "pictures" / "digits.png"
+
+    accuracy = digits.main(["--no-progress", "--out", str(picture)])
+
+    assert accuracy >= 0.97
+    printed = capsys.readouterr().out
+    assert f"test accuracy: {accuracy:.4f}" in printed
+    assert str(picture) in printed
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n")
+    image = digits.plt.imread(picture)
+    height, width, _ = image.shape
+    assert height >= 400
+    assert width >= 600
+    # Two curves, their axes and their labels are more than a blank page: several colours, some ink.
+    colours = image[..., :3].reshape(-1, 3)
+    assert len(set(map(tuple, (colours * 15).astype(int)))) > 10
+    assert 0.01 < (colours.min(axis=-1) < 0.9).mean() < 0.5
+
+
+def test_it_shows_progress(digits, tmp_path, capsys):
+    digits.main(["--steps", "60", "--out", str(tmp_path / "digits.png")])
+    captured = capsys.readouterr()
+    assert "training" in captured.out + captured.err
+
+
+@pytest.mark.parametrize("steps", ["0", "-5", "49", "many"])
+def test_bad_steps_are_refused(digits, tmp_path, capsys, steps):
+    picture = tmp_path / "digits.png"
+    with pytest.raises(SystemExit) as stopped:
+        digits.main(["--steps", steps, "--no-progress", "--out", str(picture)])
+    assert stopped.value.code == 2
+    assert "--steps" in capsys.readouterr().err
+    assert not picture.exists()
