@@ -100,7 +100,9 @@ def test_only_learning_rates_may_be_functions():
     assert callable(everything(learning_rate=lambda count: 0.1).init)
     with pytest.raises(TypeError, match="everything: learning_rate .*or a schedule"):
         everything(learning_rate="cosine")
-    with pytest.raises(TypeError, match=r"everything: decay must be a number, an array of shape \(\);"):
+    with pytest.raises(
+        TypeError, match=r"everything: decay must be a number, an array of shape \(\);"
+    ):
         everything(decay=lambda count: 0.1)
     assert callable(only_a_schedule(lambda count: 0.1).init)
 

@@ -65,7 +65,16 @@ def test_importing_is_cheap():
     )
     new = done.stdout.split()
     assert "grad_core" in new
-    heavy = ("chex", "distrax", "tensorflow_probability", "scipy", "pytest", "flax", "optax", "absl")
+    heavy = (
+        "chex",
+        "distrax",
+        "tensorflow_probability",
+        "scipy",
+        "pytest",
+        "flax",
+        "optax",
+        "absl",
+    )
     assert [name for name in new if name.split(".")[0] in heavy] == []
     assert [name for name in new if name.startswith("jax.experimental")] == []
     siblings = {name.split(".")[0] for name in new if name.startswith("grad_")}

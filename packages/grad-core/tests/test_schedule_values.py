@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import grad_core
-from grad_core import Real, Schedule, ScaleByScheduleState, schedule
+from grad_core import Real, ScaleByScheduleState, Schedule, schedule
 
 PARAMS = {"w": jnp.ones(3), "b": jnp.ones(())}
 
@@ -33,7 +33,9 @@ def test_schedules_are_values():
         halving(float("nan"))
 
 
-@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
+)
 def test_schedules_survive_copies(again):
     assert again(halving(8.0)) == halving(8.0)
     assert float(again(halving(8.0))(2)) == 2.0

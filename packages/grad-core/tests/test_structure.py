@@ -109,7 +109,9 @@ def test_prefixes_pass(prefix, tree):
 def test_what_is_no_prefix_is_named(prefix, tree, named):
     with pytest.raises(TreeMismatchError, match=re.escape(named)) as error:
         structure.check_prefix(prefix, tree, ("mask", "params"))
-    assert str(error.value).startswith("mask must have the structure of params, or of its upper part")
+    assert str(error.value).startswith(
+        "mask must have the structure of params, or of its upper part"
+    )
 
 
 def test_paths_are_joined_by_slashes():

@@ -232,6 +232,10 @@ def divides_by_the_root() -> GradientTransformation:
     return leafwise(lambda g: g / (jnp.sqrt(g * g) + jnp.asarray(1e-8, g.dtype)))
 
 
+def divides_by_the_gradient() -> GradientTransformation:
+    return leafwise(lambda g: g / (jnp.real(g) - jnp.real(g)))
+
+
 def squares() -> GradientTransformation:
     return leafwise(lambda g: g * jnp.abs(g) ** 2 / (1 + jnp.abs(g) ** 2))
 
@@ -346,7 +350,8 @@ CAUGHT_IN_CASE = [
     (input_checks.takes_trees, broadcasts_shapes, "masked_node_gradients"),
     (input_checks.takes_trees, broadcasts_shapes, "float0_gradients"),
     (input_checks.works_in_dtype, widens, "bfloat16"),
-    (input_checks.works_in_dtype, computes_in_the_dtype_it_gets, "float16"),
+    (input_checks.works_in_dtype, divides_by_the_gradient, "complex64"),
+    (input_checks.agrees_with_float32, computes_in_the_dtype_it_gets, "float16"),
     (input_checks.zero_gradients_are_finite, divides_by_the_root, "float16"),
     (input_checks.extreme_gradients_are_finite, squares, "float32"),
     (input_checks.extreme_gradients_are_finite, squares, "float16"),

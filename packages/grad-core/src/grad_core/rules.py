@@ -25,6 +25,7 @@ from grad_core.errors import (
 )
 from grad_core.hyperparameters import PreciseDecay
 from grad_core.numerics import safe_increment
+from grad_core.schedules import EvaluatedSchedule, TracedSchedule
 from grad_core.sharing import map_rows
 from grad_core.structure import flatten_like, where
 from grad_core.types import EmptyState, OptState, Params, PyTree, Updates
@@ -202,6 +203,7 @@ class _Running(NamedTuple):
     """A leaf rule in the middle of an update; statistics are listed by field, then by leaf."""
 
     stage: Stage
+    t: jax.Array | None
     scalars: dict[str, Any]
     statistics: list[list[Any]]
 
@@ -273,24 +275,41 @@ class _Leaves:
 
     def begin(self, stage: Stage, extra_args: ExtraArgs) -> _Running:
         """Computes a rule's scalars and finds its statistics."""
-        spec, given = stage.spec, dict(extra_args)
+        spec, state = stage.spec, stage.state
+        if not all(hasattr(state, field) for field in spec.state._fields):  # type: ignore[attr-defined]
+            raise TreeMismatchError(
+                f"the state must be a {spec.state.__name__}; got {shown(state)}. "
+                "Was it made by another init?"
+            )
+        given = {**extra_args, "params": self.params}
+        t = safe_increment(state.count) if spec.counts else None
         if spec.counts:
-            given |= {"count": stage.state.count, "t": safe_increment(stage.state.count)}
-        given["params"] = self.params
+            given |= {"count": state.count, "t": t}
         if spec.needs_tree:
             given["updates"] = self.updates()
-        statistics = [self._statistics(stage.state, field) for field in spec.fields]
-        return _Running(stage, spec.scalars(given), statistics)
+        statistics = [self._statistics(spec, state, field) for field in spec.fields]
+        return _Running(stage, t, spec.scalars(given), statistics)
 
-    def _statistics(self, state: Any, field: str) -> list[Any]:
+    def _statistics(self, spec: LeafRule, state: Any, field: str) -> list[Any]:
         names = ("updates", f"state.{field}")
         found = flatten_like(self.tree, self.treedef, getattr(state, field), names)
         for i in self.there:
-            if not structure.is_array(found[i]):
+            g, s = self.leaves[i], found[i]
+            if not structure.is_array(s):
                 raise TreeMismatchError(
                     f"{self.path('updates', i)} is an array, but state.{field} has "
-                    f"{shown(found[i])} there; was init called with other parameters?"
+                    f"{shown(s)} there; was init called with other parameters?"
                 )
+            if jnp.shape(s) != jnp.shape(
+                g
+            ):  # it may rightly differ: then as for a parameter like g
+                due = jax.eval_shape(spec.statistics[field], g).shape
+                if jnp.shape(s) != due:
+                    raise TreeMismatchError(
+                        f"{self.path('updates', i)} has shape {jnp.shape(g)}, but "
+                        f"{self.path(f'state.{field}', i)} has shape {jnp.shape(s)}, not {due}; "
+                        "was init called with other parameters?"
+                    )
         return found
 
     def apply(self, running: Sequence[_Running]) -> None:
@@ -311,7 +330,7 @@ class _Leaves:
         }
         for dtype in sorted({compute_dtype(row.g) for row in rows.values()}, key=str):
             mine = [i for i, row in rows.items() if compute_dtype(row.g) == dtype]
-            common = in_real_precision((_without_logs(calls), scalars), dtype)
+            common = in_real_precision((_for_leaves(calls), scalars), dtype)
             with naming_all(running[0].stage.owners):
                 results = map_rows(_on_leaf, common, [rows[i] for i in mine])
             for i, (g, new) in zip(mine, results, strict=True):
@@ -322,10 +341,10 @@ class _Leaves:
 
     def end(self, running: _Running) -> OptState:
         """The rule's new state."""
-        spec, state = running.stage.spec, running.stage.state
+        spec = running.stage.spec
         pairs = zip(spec.fields, running.statistics, strict=True)
         trees = {field: self.treedef.unflatten(values) for field, values in pairs}
-        count = {"count": safe_increment(state.count)} if spec.counts else {}
+        count = {} if running.t is None else {"count": running.t}
         return spec.state(**trees, **count)
 
 
@@ -352,13 +371,17 @@ def _on_leaf(common: _Common, row: _Row) -> _Result:
     return g, tuple(new)
 
 
-def _without_logs(calls: tuple[Call, ...]) -> tuple[Call, ...]:
-    """Calls for use on leaves: the logarithms of decays serve scalars only."""
-    return jax.tree.map(  # type: ignore[no-any-return]
-        lambda x: x.without_log() if isinstance(x, PreciseDecay) else x,
-        calls,
-        is_leaf=lambda x: isinstance(x, PreciseDecay),
-    )
+def _for_leaves(calls: tuple[Call, ...]) -> tuple[Call, ...]:
+    """The calls without what serves `once` only: logarithms of decays, and schedules."""
+    return jax.tree.map(_for_leaf, calls, is_leaf=lambda x: _for_leaf(x) is not x)  # type: ignore[no-any-return]
+
+
+def _for_leaf(x: Any) -> Any:
+    if isinstance(x, PreciseDecay):
+        return x.without_log()
+    if isinstance(x, TracedSchedule | EvaluatedSchedule):
+        return EvaluatedSchedule(None)
+    return x
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def _require_sharded_alike(state: Any, params: dict[str, jax.Array], what: str) 
     for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         key = getattr(path[-1], "key", None) if path else None
         p = params.get(key) if isinstance(key, str) else None
-        if p is None or p.shape != leaf.shape:
+        if p is None or p.ndim == 0 or p.shape != leaf.shape:
             continue
         require(
             leaf.sharding.is_equivalent_to(p.sharding, p.ndim),

@@ -22,7 +22,7 @@ from grad_testing import (
 from grad_testing.checking import DoesNotApply, Factory, subject_of
 from grad_testing.devices import current_backend
 from grad_testing.finding import transformation_factories
-from grad_testing.input_checks import DTYPES
+from grad_testing.input_checks import DTYPES, OTHER_REAL_DTYPES
 from grad_testing.trees import KINDS
 
 __all__ = ["TransformationSuite"]
@@ -75,8 +75,9 @@ class TransformationSuite:
         @grad_core.rule
         def soften(strength: grad_core.NonNegative) -> grad_core.LeafRule: ...
 
-    One case of a test is excused as ``"works_in_dtype[complex64]"``. An exempt property that holds
-    is a failure too: the exemption is to be removed.
+    One case of a test is excused as ``"works_in_dtype[float16]"``, and a case in all tests by its
+    name, ``"complex64"``. Where a test or one case of it is exempt, and the property holds
+    nevertheless, that is a failure: the exemption is to be removed.
 
     Attributes:
       package: The module whose factories are tested; or leave it, and override `factory`.
@@ -106,6 +107,7 @@ class TransformationSuite:
     def test_exemptions_are_known(self, factory: Factory) -> None:
         """Each property that the factory is exempt from is one of this suite's."""
         known = {name.removeprefix("test_") for name in dir(self) if name.startswith("test_")}
+        known |= {*KINDS, *DTYPES}
         for name in subject_of(factory).conformance.exceptions:
             if name.partition("[")[0] not in known:
                 pytest.fail(f"{factory.__name__} is exempt from {name}, which is no test here")
@@ -142,6 +144,7 @@ class TransformationSuite:
 
     test_takes_trees = _test(input_checks.takes_trees, KINDS)
     test_works_in_dtype = _test(input_checks.works_in_dtype, DTYPES)
+    test_agrees_with_float32 = _test(input_checks.agrees_with_float32, OTHER_REAL_DTYPES)
     test_zero_gradients_are_finite = _test(input_checks.zero_gradients_are_finite, DTYPES)
     test_extreme_gradients_are_finite = _test(input_checks.extreme_gradients_are_finite, DTYPES)
 
@@ -198,8 +201,8 @@ def verify(check: Callable[..., None], factory: Factory, *case: Any) -> None:
         _expect_failure(
             run, f"{factory.__name__} is exempt from {this_case}", exceptions[this_case]
         )
-    elif name in exceptions:
-        pytest.skip(f"exempt: {exceptions[name]}")
+    elif name in exceptions or (case and case[0] in exceptions):
+        pytest.skip(f"exempt: {exceptions.get(name) or exceptions[case[0]]}")
     else:
         try:
             run()
