@@ -108,9 +108,9 @@ def test_the_text_says_what_was_passed():
 def test_named_chain_takes_pairs():
     with pytest.raises(TypeError, match="named_chain takes pairs"):
         named_chain(scale(1.0))
-    with pytest.raises(TypeError, match="named_chain.* takes pairs"):
+    with pytest.raises(TypeError, match=r"named_chain.* takes pairs"):
         named_chain("ab")
-    with pytest.raises(TypeError, match="named_chain.* takes pairs"):
+    with pytest.raises(TypeError, match=r"named_chain.* takes pairs"):
         named_chain((1, scale(1.0)))
 
 
@@ -133,9 +133,9 @@ def test_extra_arguments_reach_those_that_take_them():
 @pytest.mark.parametrize("state", [(), (EmptyState(),), None, {"a": 1}])
 def test_a_state_of_another_length_is_refused(state):
     text = "the state must hold one state for each of its 2 transformations; got "
-    with pytest.raises(TreeMismatchError, match="^chain: " + text):
+    with pytest.raises(TreeMismatchError, match=r"^chain: " + text):
         chain(scale(1.0), plain).update(PARAMS, state)
-    with pytest.raises(TreeMismatchError, match="^chain: " + text):
+    with pytest.raises(TreeMismatchError, match=r"^chain: " + text):
         chain(scale(1.0), scale(1.0)).update(PARAMS, state)
 
 

@@ -98,7 +98,7 @@ def test_what_is_no_number_is_refused(name, value):
 
 def test_only_learning_rates_may_be_functions():
     assert callable(everything(learning_rate=lambda count: 0.1).init)
-    with pytest.raises(TypeError, match="everything: learning_rate .*or a schedule"):
+    with pytest.raises(TypeError, match=r"everything: learning_rate .*or a schedule"):
         everything(learning_rate="cosine")
     with pytest.raises(
         TypeError, match=r"everything: decay must be a number, an array of shape \(\);"

@@ -152,7 +152,7 @@ def test_a_mask_of_the_wrong_structure_is_named(mask, named):
 @pytest.mark.parametrize("bad", ["yes", 0.5, np.array([True, False]), object()])
 def test_what_is_no_mask_is_refused(bad):
     with pytest.raises(
-        TypeError, match="^masked: a mask must hold True or False, known before tracing"
+        TypeError, match=r"^masked: a mask must hold True or False, known before tracing"
     ):
         masked(scale(1.0), {"enc": bad, "head": True}).init(PARAMS)
 

@@ -132,7 +132,10 @@ def test_an_unknown_label_is_named_with_the_known_ones(given):
     tx = partition(
         {"x": scale(1.0), "y": scale(2.0)}, labels if given == "tree" else lambda tree: labels
     )
-    text = "partition: param_labels['head'][1] is 'z', but there are transformations only for 'x', 'y'."
+    text = (
+        "partition: param_labels['head'][1] is 'z', but there are "
+        "transformations only for 'x', 'y'."
+    )
     with pytest.raises(ValueError, match=f"^{re.escape(text)}"):
         tx.init(PARAMS)
     with pytest.raises(TreeMismatchError, match=re.escape(text)):
@@ -217,7 +220,7 @@ def test_schedules_and_weight_decay_inside():
         updates, state = tx.update(PARAMS, state, PARAMS)
         assert firsts(updates)["enc"]["kernel"] == expected
     assert firsts(updates)["head"] == [3.0, 3.0]
-    with pytest.raises(ValueError, match="add_decayed_weights: .* needs the current value"):
+    with pytest.raises(ValueError, match=r"add_decayed_weights: .* needs the current value"):
         tx.update(PARAMS, state)
 
 

@@ -178,7 +178,7 @@ def test_complex_leaves():
 
 @pytest.mark.parametrize("leaf", [2.0, np.float64(2.0), np.full((), 2.0), np.float32(2.0)])
 def test_numbers_and_numpy_arrays_are_leaves(leaf):
-    updates, state = step(chain(moments(), scale(0.5)), {"w": leaf}, {"w": leaf})
+    updates, _ = step(chain(moments(), scale(0.5)), {"w": leaf}, {"w": leaf})
     assert isinstance(updates["w"], jax.Array)
     assert (updates["w"].dtype, updates["w"].shape, updates["w"].weak_type) == (
         jnp.float32,
@@ -186,8 +186,6 @@ def test_numbers_and_numpy_arrays_are_leaves(leaf):
         False,
     )
     assert float(updates["w"]) == 1.0
-    again, state = step(chain(moments(), scale(0.5)), {"w": leaf}, {"w": leaf})
-    assert float(again["w"]) == 1.0
 
 
 def test_weak_types_do_not_spread():
@@ -373,7 +371,7 @@ def test_errors_are_the_same_under_jit():
 def test_a_state_of_another_transformation_is_refused(learning_rate):
     tx = chain(ema(0.5), scale_by_learning_rate(learning_rate))
     for other in (scale(1.0), chain(), chain(scale(1.0), scale(1.0))):
-        with pytest.raises(grad_core.TransformationError, match="(?i)state"):
+        with pytest.raises(grad_core.TransformationError, match=r"(?i)state"):
             tx.update(GRADS, other.init(PARAMS))
 
 
@@ -420,7 +418,7 @@ def test_counts_and_whole_trees():
             seen.update(updates=jax.tree.structure(updates), params=jax.tree.structure(params))
             return {"a": count, "b": t, "c": updates["b"]}
 
-        return LeafRule(lambda g, a, b, c: a + 10 * b + 100 * c, CountState, once=once)
+        return LeafRule(lambda g, a, b, c: 0 * g + a + 10 * b + 100 * c, CountState, once=once)
 
     tx = chain(scale(2.0), noting())
     state = tx.init(PARAMS)
@@ -480,5 +478,5 @@ def test_tree_rules():
     updates, state = step(chain(scale(2.0), summing(2.0), scale(2.0)), value=3.0, other=1.0)
     assert float(updates["b"]) == 12.0
     assert float(state[1].total) == 10.0
-    with pytest.raises(MissingArgumentError, match="summing: .* needs the current value"):
+    with pytest.raises(MissingArgumentError, match=r"summing: .* needs the current value"):
         summing().update(GRADS, summing().init(PARAMS))

@@ -213,7 +213,7 @@ def test_normalized_zeros_are_zeros(dtype, eps):
 
 
 @pytest.mark.parametrize("factory", BY_NORM)
-@pytest.mark.parametrize("dtype", [*DTYPES, jnp.complex64])
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.complex64])
 def test_zero_gradients_and_parameters_are_finite(factory, dtype):
     zeros = {"m": jnp.zeros((2, 3), dtype), "s": jnp.zeros((), dtype)}
     u = updated(factory(), zeros, zeros)

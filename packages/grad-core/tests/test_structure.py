@@ -132,7 +132,7 @@ def test_patterns_match_whole_paths():
 def test_a_label_is_the_one_pattern_that_matches():
     tree = {"a": [1, 2], "b": 3}
     assert structure.label_by_pattern(["a/.*", "b"], tree) == {"a": ["a/.*", "a/.*"], "b": "b"}
-    with pytest.raises(TreeMismatchError, match="the path 'b' matches no pattern; .* 'a/.*'"):
+    with pytest.raises(TreeMismatchError, match=r"the path 'b' matches no pattern; .* 'a/.*'"):
         structure.label_by_pattern(["a/.*"], tree)
     with pytest.raises(TreeMismatchError, match=r"the path 'a/0' matches 'a/\.\*' and '\.\*'"):
         structure.label_by_pattern(["a/.*", ".*"], tree)

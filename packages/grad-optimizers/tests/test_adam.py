@@ -234,7 +234,7 @@ def test_bad_input_names_adamw():
         adamw(0.1, b1=1.5)
     with pytest.raises(ValueError, match=re.escape("adam: eps must be >= 0; got -1.")):
         adam(0.1, eps=-1)
-    with pytest.raises(TypeError, match="adam: learning_rate must be a number.* or a schedule"):
+    with pytest.raises(TypeError, match=r"adam: learning_rate must be a number.* or a schedule"):
         adam("0.1")
 
 

@@ -68,7 +68,7 @@ def test_the_accumulator_may_be_wider():
     ("momentum", "kind"), [(1.1, ValueError), (-0.1, ValueError), ("a", TypeError)]
 )
 def test_bad_momentum_is_named(momentum, kind):
-    with pytest.raises(kind, match="^sgd: momentum must be "):
+    with pytest.raises(kind, match=r"^sgd: momentum must be "):
         sgd(0.1, momentum)
 
 

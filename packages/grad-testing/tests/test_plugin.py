@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from grad_testing.devices import current_backend, has_tpu
+
 pytest_plugins = ["pytester"]
 
 OUTSIDE = """
@@ -159,8 +161,6 @@ __all__.append("ascend")
 
 
 def test_a_missing_backend_is_a_reason_to_skip(pytester: pytest.Pytester) -> None:
-    from grad_testing.devices import has_tpu
-
     if has_tpu():
         pytest.skip("there is a TPU here")
     write(pytester, OUTSIDE)
@@ -181,6 +181,26 @@ def test_eight_devices_are_made_when_they_are_needed(pytester: pytest.Pytester) 
         """
     )
     run(pytester, "-q").assert_outcomes(passed=2)
+
+
+def test_devices_are_made_before_modules_that_use_jax(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import jax
+        import jax.numpy as jnp
+
+        ZERO = jnp.zeros(())
+
+        def test_devices(devices, backend):
+            assert backend != "cpu" or len(devices) == 8
+        """
+    )
+    if current_backend() == "cpu":
+        result = run(pytester, "-q")
+        result.assert_outcomes(errors=1)
+        result.stdout.fnmatch_lines(["*grad_virtual_devices = true*"])
+    run(pytester, "-q", "-o", "grad_virtual_devices=true").assert_outcomes(passed=1)
+    run(pytester, "-q", "--backend=cpu").assert_outcomes(passed=1)
 
 
 def test_other_projects_are_left_alone(pytester: pytest.Pytester) -> None:

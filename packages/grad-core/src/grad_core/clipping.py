@@ -1,5 +1,6 @@
 """Clipping of updates: by value, by block, by global norm, by unit, by example."""
 
+import functools
 import math
 from typing import Any, TypeAlias
 
@@ -22,7 +23,7 @@ AdaptiveGradClipState = EmptyState
 Axis: TypeAlias = int | tuple[int, ...] | None
 
 
-@exempt("complex", reason="an order, and so a least and a largest value, needs real numbers")
+@exempt("complex64", reason="an order, and so a least and a largest value, needs real numbers")
 @example(1.0)
 @rule
 def clip(max_delta: NonNegative) -> LeafRule:
@@ -193,7 +194,12 @@ def unitwise_norm(x: jax.Array, axis: Axis = None) -> jax.Array:
       Brock et al., High-performance large-scale image recognition without normalization, 2021,
       section 4.1.
     """
-    x = jnp.asarray(x)
+    norms: jax.Array = _unitwise_norm(jnp.asarray(x), axis)
+    return norms
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _unitwise_norm(x: jax.Array, axis: Axis) -> jax.Array:
     norms = _norms(widen(x), _unit_axes(x.shape) if axis is None else axis)
     return jnp.broadcast_to(norms, x.shape).astype(real_dtype(x))
 

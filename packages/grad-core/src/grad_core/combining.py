@@ -110,10 +110,11 @@ class Chain(Node):
                 done += new  # type: ignore[arg-type]
         return updates, self._pack(done)
 
-    def resolve(self, state: OptState) -> Node:
+    def resolve(self, state: OptState | None) -> Node:
         if not self.has_schedules:
             return self
-        pairs = zip(self.children, self._unpack(state), strict=True)
+        states = [None] * len(self.children) if state is None else self._unpack(state)
+        pairs = zip(self.children, states, strict=True)
         return Chain([child.resolve(s) for child, s in pairs], self.names).labelled(self.label)
 
     def parts(self, state: OptState) -> list[Part]:

@@ -20,7 +20,7 @@ class ZeroNansState(NamedTuple):
     found_nan: PyTree
 
 
-@exempt("complex", reason="complex numbers are neither negative nor non-negative")
+@exempt("complex64", reason="complex numbers are neither negative nor non-negative")
 @rule
 def keep_params_nonnegative() -> LeafRule:
     """Shortens updates that would make parameters negative: u = -p where p + g < 0, else g.

@@ -93,7 +93,9 @@ class PreciseDecay:
             )
         log = t * self.log
         complement = -jnp.expm1(log)
-        tiny = jnp.finfo(jnp.result_type(complement)).tiny  # type: ignore[no-untyped-call]
+        tiny = float(
+            np.finfo(np.float32).tiny
+        )  # its inverse is finite in float32, where it may be used
         return PreciseDecay(jnp.exp(log), jnp.maximum(complement, tiny), log)
 
     def __rsub__(self, other: Numeric) -> Numeric:
@@ -130,6 +132,47 @@ class PreciseDecay:
         return f"PreciseDecay({self.value})"
 
 
+@jax.tree_util.register_pytree_node_class
+class TracedSchedule:
+    """One of our schedules inside compiled code: a pytree of its hyperparameters."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+
+    def __call__(self, count: Numeric) -> Any:
+        return self.call.build()(count)
+
+    def tree_flatten(self) -> tuple[tuple[Any], None]:
+        return (self.call,), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: tuple[Any]) -> "TracedSchedule":
+        return cls(children[0])
+
+
+@jax.tree_util.register_pytree_node_class
+class EvaluatedSchedule:
+    """A schedule of the user's, already called: the same value whatever the count."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self, count: Numeric) -> Any:
+        return self.value
+
+    def tree_flatten(self) -> tuple[tuple[Any], None]:
+        return (self.value,), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: tuple[Any]) -> "EvaluatedSchedule":
+        return cls(children[0])
+
+
+def is_users_schedule(value: object) -> bool:
+    """Whether a hyperparameter is a schedule that compiled code cannot take: users' own."""
+    return callable(value) and not isinstance(value, TracedSchedule | EvaluatedSchedule)
+
+
 class Parameter(NamedTuple):
     """What an annotation says about one argument of a factory."""
 
@@ -157,7 +200,7 @@ class Parameter(NamedTuple):
             return
         if isinstance(value, int | float | np.number) and not isinstance(value, bool):
             self._check_number(factory, name, value)
-        elif not hasattr(value, "dtype") and not isinstance(value, PreciseDecay):
+        elif not _is_number_array(value) and not isinstance(value, PreciseDecay):
             or_schedule = " or a schedule (a function of the step count)" * self.schedulable
             raise TypeError(
                 f"{factory}: {name} must be a number, an array of shape (){or_schedule}; "
@@ -168,6 +211,11 @@ class Parameter(NamedTuple):
         assert self.range is not None
         if not self.range.low <= value <= self.range.high:  # NaN fails too
             raise ValueError(f"{factory}: {name} must be {self.range}; got {value!r}.")
+
+
+def _is_number_array(x: Any) -> bool:
+    dtype = getattr(x, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jnp.number)
 
 
 _CALLABLE = typing.get_origin(Callable[[int], int])

@@ -91,6 +91,9 @@ class Masked(Node):
         if structure.is_function(self.mask):
             known = Masked(self.inner, mask, self.mask_extra_args).labelled(self.label)
             return known.update(updates, state, params, extra_args)
+        mask = jax.tree.map(  # where there is no update, there is nothing to select
+            lambda m: m is True, mask, is_leaf=structure.is_absent
+        )
         advance = functools.partial(run, self.inner) if self.inner.pure else self.inner.update
         if self.mask_extra_args:
             alike: Any = jax.tree.structure(updates)
@@ -106,10 +109,10 @@ class Masked(Node):
         merged = jax.tree.map(lambda m, there, old: there if m else old, mask, new, updates)
         return merged, MaskedState(inner_state=inner_state)
 
-    def resolve(self, state: OptState) -> Node:
+    def resolve(self, state: OptState | None) -> Node:
         if not self.has_schedules:
             return self
-        inner = self.inner.resolve(state.inner_state)  # type: ignore[attr-defined]
+        inner = self.inner.resolve(getattr(state, "inner_state", None))
         return Masked(inner, self.mask, self.mask_extra_args).labelled(self.label)
 
     def params_owners(self) -> tuple[str, ...]:
@@ -142,9 +145,9 @@ def _freeze(mask: PyTree) -> structure.FrozenTree:
 
 
 def _as_bool(x: Any) -> bool:
-    if isinstance(x, jax.core.Tracer) or not isinstance(
-        x, bool | int | np.bool_ | np.ndarray | jax.Array
-    ):
+    is_known = not isinstance(x, jax.core.Tracer)
+    is_bool = isinstance(x, bool | int | np.bool_ | np.ndarray | jax.Array) and np.ndim(x) == 0
+    if not (is_known and is_bool):
         raise LeafTypeError(
             f"a mask must hold True or False, known before tracing; got {shown(x)}."
         )

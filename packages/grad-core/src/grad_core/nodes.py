@@ -13,10 +13,16 @@ from typing import Any, NamedTuple
 
 import jax
 
-from grad_core import structure
-from grad_core.errors import MissingArgumentError, NotATransformationError, naming, shown
+from grad_core.errors import (
+    MissingArgumentError,
+    NotATransformationError,
+    TreeMismatchError,
+    naming,
+    shown,
+)
+from grad_core.hyperparameters import EvaluatedSchedule, is_users_schedule
 from grad_core.rules import ExtraArgs, LeafRule, Stage, TreeRule, naming_all, run_rules
-from grad_core.schedules import EvaluatedSchedule, in_compiled_code
+from grad_core.schedules import in_compiled_code
 from grad_core.sharing import dispatched_once
 from grad_core.types import (
     GradientTransformation,
@@ -65,8 +71,11 @@ class Node:
         """One update: inside compiled code if the node is pure, outside if it is not."""
         raise NotImplementedError
 
-    def resolve(self, state: OptState) -> "Node":
-        """The node with the user's schedules evaluated at the counts in `state`."""
+    def resolve(self, state: OptState | None) -> "Node":
+        """The node with users' schedules evaluated at the counts in `state`.
+
+        Without a state, for `init`, the schedules are left out: their values do not matter.
+        """
         return self
 
     def parts(self, state: OptState) -> list[Part]:
@@ -95,7 +104,7 @@ class Node:
         """The first state, compiled where it can be."""
         leaves = jax.tree.leaves(params)
         if self.pure and not any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves):
-            return _init(self, params)
+            return _init(self.resolve(None), params)
         with naming(self.label):
             return self.init(params)
 
@@ -108,7 +117,8 @@ class Node:
         if not self.pure:
             with naming(self.label):
                 return self.step(updates, state, params, extra_args)
-        node = self.resolve(state) if self.has_schedules else self
+        with naming(self.label):
+            node = self.resolve(state)
         asked = {name: extra_args[name] for name in self.extra_names if name in extra_args}
         return _update(node, updates, state, params if self.needs_params else None, asked)
 
@@ -184,7 +194,7 @@ class Rule(Node):
         return {
             name: value
             for name, value in self.call.arguments.items()
-            if parameters[name].schedulable and structure.is_function(value)
+            if parameters[name].schedulable and is_users_schedule(value)
         }
 
     def init(self, params: Params) -> OptState:
@@ -194,12 +204,20 @@ class Rule(Node):
         self, updates: Updates, state: OptState, params: Params | None, extra_args: ExtraArgs
     ) -> tuple[Updates, OptState]:
         assert isinstance(self.spec, TreeRule)  # leaf rules run together, by run_rules
-        asked = {name: extra_args[name] for name in self.extra_names if name in extra_args}
+        asked = {k: x for k, x in extra_args.items() if k in self.spec.extra_names}
         return self.spec.update(updates, state, params, **asked)
 
-    def resolve(self, state: OptState) -> Node:
+    def resolve(self, state: OptState | None) -> Node:
+        if not self.has_schedules:
+            return self
+        count = None if state is None else getattr(state, "count", None)
+        if count is None and state is not None:
+            raise TreeMismatchError(
+                f"a scheduled hyperparameter needs a count in the state; got {shown(state)}. "
+                "Was it made by another init?"
+            )
         values = {
-            name: EvaluatedSchedule(schedule(state.count))  # type: ignore[attr-defined]
+            name: EvaluatedSchedule(0.0 if count is None else schedule(count))
             for name, schedule in self._user_schedules().items()
         }
         return _unflatten_rule(self.label, [self.call.replace(**values)])

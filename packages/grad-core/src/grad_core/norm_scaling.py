@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from grad_core.conformance import example, exempt
 from grad_core.hyperparameters import DType, NonNegative, Real
 from grad_core.linear_algebra import global_norm
 from grad_core.numerics import safe_divide, safe_norm, safe_root_mean_squares, safe_sqrt
@@ -48,6 +49,10 @@ def scale_by_sign() -> LeafRule:
     return LeafRule(lambda g: jnp.sign(g))
 
 
+@exempt(
+    "extreme_gradients_are_finite[float16]",
+    reason="the product with the norm of the parameter is beyond float16",
+)
 @rule
 def scale_by_param_block_norm(min_scale: NonNegative = 1e-3) -> LeafRule:
     """Multiplies each leaf by the norm of its parameter: u = max(|p|, min_scale) * g.
@@ -172,6 +177,7 @@ def normalize_by_update_norm(scale_factor: Real = 1.0, eps: NonNegative = 1e-6) 
     return LeafRule(lambda g, divisor: scale_factor * (g / divisor), once=once)
 
 
+@example(reps_rel=0.5)  # the default's first steps are too short to see
 @rule
 def scale_by_distance_over_gradients(
     reps_rel: NonNegative = 1e-6,

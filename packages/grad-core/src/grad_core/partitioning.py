@@ -1,8 +1,8 @@
 """Different transformations for different leaves: `partition`."""
 
 import functools
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 
@@ -30,11 +30,12 @@ class PartitionState(NamedTuple):
 
 
 Labels: TypeAlias = PyTree | Callable[[Params], PyTree]
+Label = TypeVar("Label", bound=Hashable)
 
 
 @transformation
 def partition(
-    transforms: Mapping[Hashable, GradientTransformation],
+    transforms: Mapping[Label, GradientTransformation],
     param_labels: Labels | None = None,
     *,
     mask_compatible_extra_args: bool = False,
@@ -66,7 +67,8 @@ def partition(
       >>> float(updates["encoder"]["kernel"]), float(updates["head"]["kernel"])
       (0.0, -0.5)
     """
-    nodes = {label: node_of(tx, "partition") for label, tx in transforms.items()}
+    nodes: dict[Hashable, Node] = {}
+    nodes |= {label: node_of(tx, "partition") for label, tx in transforms.items()}
     return from_node(Partition(nodes, param_labels, mask_compatible_extra_args))
 
 
@@ -83,7 +85,16 @@ class Partition(Node):
         self.labels: Any = labels if static else structure.FrozenTree(labels)
         self.mask_extra_args = mask_extra_args
         self.label = "partition"
-        self.pure = all(n.pure for n in nodes.values()) and not structure.is_function(labels)
+        self.pure = (
+            all(node.pure for node in nodes.values())
+            and not structure.is_function(labels)
+            and _are_sortable(nodes)  # or else the state, a dict, cannot enter compiled code
+        )
+        if labels is None and not all(isinstance(label, str) for label in nodes):
+            raise TypeError(
+                "partition: without param_labels, the keys of transforms are patterns for paths, "
+                f"and so must be strings; got {', '.join(map(repr, nodes))}."
+            )
         self.has_schedules = any(node.has_schedules for node in nodes.values())
         self.extra_names = frozenset[str]().union(*(n.extra_names for n in nodes.values()))
 
@@ -107,11 +118,14 @@ class Partition(Node):
             updates, new[label] = group.step(updates, states[label], params, extra_args)
         return updates, PartitionState(new)
 
-    def resolve(self, state: OptState) -> Node:
+    def resolve(self, state: OptState | None) -> Node:
         if not self.has_schedules:
             return self
-        states: Any = state.inner_states  # type: ignore[attr-defined]
-        nodes = {k: node.resolve(states[k].inner_state) for k, node in self.nodes.items()}
+        states: Any = {} if state is None else state.inner_states  # type: ignore[attr-defined]
+        nodes = {
+            label: node.resolve(states[label].inner_state if label in states else None)
+            for label, node in self.nodes.items()
+        }
         labels = self.labels if self.labels is None else self.labels.thaw()
         return Partition(nodes, labels, self.mask_extra_args).labelled(self.label)
 
@@ -143,6 +157,14 @@ class Partition(Node):
                     f"transformations only for {known}."
                 )
         return labels
+
+
+def _are_sortable(labels: Iterable[Any]) -> bool:
+    try:
+        sorted(labels)
+    except TypeError:
+        return False
+    return True
 
 
 def _equal(a: Hashable, b: Hashable) -> bool:

@@ -23,9 +23,8 @@ from grad_core.errors import (
     naming,
     shown,
 )
-from grad_core.hyperparameters import PreciseDecay
+from grad_core.hyperparameters import EvaluatedSchedule, PreciseDecay, TracedSchedule
 from grad_core.numerics import safe_increment
-from grad_core.schedules import EvaluatedSchedule, TracedSchedule
 from grad_core.sharing import map_rows
 from grad_core.structure import flatten_like, where
 from grad_core.types import EmptyState, OptState, Params, PyTree, Updates
@@ -131,8 +130,20 @@ class LeafRule:
         asked = {name: in_compute_precision(given[name]) for name in self.wants if name in given}
         out = self.rule(**asked)
         new_g, *new = out if isinstance(out, tuple) else (out,)
+        self._check(new_g, new, g)
         pairs = zip(new, statistics, strict=True)
         return _cast(new_g, g), tuple(_cast(n, s) for n, s in pairs)
+
+    def _check(self, new_g: Any, new: Sequence[Any], g: jax.Array) -> None:
+        """Raises if the rule returned something else than it should."""
+        if len(new) != len(self.fields):
+            due = ", ".join(("the update", *self.fields))
+            raise TypeError(f"a rule must return {due}; got {1 + len(new)} values.")
+        if jnp.shape(new_g) != g.shape:
+            raise TreeMismatchError(
+                f"an update of shape {g.shape} became one of shape {jnp.shape(new_g)}; "
+                "hyperparameters and schedules must have shape ()."
+            )
 
 
 class TreeRule:
@@ -161,7 +172,10 @@ class TreeRule:
 
 def compute_dtype(x: Any) -> Any:
     """The dtype arithmetic with `x` is done in: at least float32, or complex64."""
-    return jnp.promote_types(jnp.result_type(x), jnp.float32)
+    dtype = jnp.result_type(x)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return dtype
+    return dtype if dtype.itemsize > 4 else jnp.float32  # float8 does not promote by itself
 
 
 def in_compute_precision(x: Any) -> jax.Array:
@@ -171,12 +185,12 @@ def in_compute_precision(x: Any) -> jax.Array:
 
 
 def in_real_precision(tree: PyTree, dtype: Any) -> Any:
-    """Real scalars in the real dtype of `dtype`, so that they never widen the arithmetic."""
+    """Floating scalars in the real dtype of `dtype`, so that they never widen the arithmetic."""
     real = jnp.finfo(dtype).dtype  # type: ignore[no-untyped-call]
 
     def convert(x: Any) -> Any:
         x = jnp.asarray(x)
-        return x if jnp.iscomplexobj(x) or x.dtype == bool else _convert(x, real)
+        return _convert(x, real) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
     return jax.tree.map(convert, tree)
 
@@ -286,7 +300,9 @@ class _Leaves:
         if spec.counts:
             given |= {"count": state.count, "t": t}
         if spec.needs_tree:
-            given["updates"] = self.updates()
+            there = set(self.there)
+            updates = [g if i in there else None for i, g in enumerate(self.leaves)]
+            given["updates"] = self.treedef.unflatten(updates)
         statistics = [self._statistics(spec, state, field) for field in spec.fields]
         return _Running(stage, t, spec.scalars(given), statistics)
 

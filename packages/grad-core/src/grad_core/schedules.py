@@ -11,6 +11,7 @@ from typing import Any, ParamSpec
 
 import jax
 
+from grad_core.hyperparameters import TracedSchedule
 from grad_core.types import Numeric, Schedule
 from grad_core.values import Call, Remembering, publish
 
@@ -20,7 +21,7 @@ P = ParamSpec("P")
 class ScheduleFn(Remembering):
     """A schedule that remembers the call that made it."""
 
-    def __call__(self, count: Numeric) -> Numeric:
+    def __call__(self, count: Numeric) -> jax.Array:
         return _evaluate(self.call, count)  # type: ignore[no-any-return]
 
 
@@ -29,7 +30,7 @@ def _evaluate(call: Call, count: Numeric) -> Any:
     return call.build()(count)
 
 
-def schedule(body: Callable[P, Schedule]) -> Callable[P, Schedule]:
+def schedule(body: Callable[P, Schedule]) -> Callable[P, Callable[[Numeric], jax.Array]]:
     """Makes a schedule factory's results values: printed, compared, hashed, pickled by their call.
 
     The body takes the hyperparameters and returns a function of the step count, written in
@@ -47,47 +48,11 @@ def schedule(body: Callable[P, Schedule]) -> Callable[P, Schedule]:
       (2.0, True)
     """
 
-    def finish(call: Call) -> Schedule:
+    def finish(call: Call) -> Callable[[Numeric], jax.Array]:
         call.build()  # so that what the body refuses is refused now
         return ScheduleFn(call)
 
     return publish(body, finish)
-
-
-@jax.tree_util.register_pytree_node_class
-class TracedSchedule:
-    """One of our schedules inside compiled code: a pytree of its hyperparameters."""
-
-    def __init__(self, call: Call) -> None:
-        self.call = call
-
-    def __call__(self, count: Numeric) -> Any:
-        return self.call.build()(count)
-
-    def tree_flatten(self) -> tuple[tuple[Call], None]:
-        return (self.call,), None
-
-    @classmethod
-    def tree_unflatten(cls, _: None, children: tuple[Call]) -> "TracedSchedule":
-        return cls(children[0])
-
-
-@jax.tree_util.register_pytree_node_class
-class EvaluatedSchedule:
-    """A schedule of the user's, already called: the same value whatever the count."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __call__(self, count: Numeric) -> Any:
-        return self.value
-
-    def tree_flatten(self) -> tuple[tuple[Any], None]:
-        return (self.value,), None
-
-    @classmethod
-    def tree_unflatten(cls, _: None, children: tuple[Any]) -> "EvaluatedSchedule":
-        return cls(children[0])
 
 
 def in_compiled_code(call: Call) -> Call:

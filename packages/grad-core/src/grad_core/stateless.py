@@ -1,6 +1,7 @@
 """Transformations without state, and adapters to the types."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +66,7 @@ def set_to_zero() -> TreeRule:
 
 @example(lambda updates, params: updates)
 @transformation
-def stateless(f: Callable[[Updates, Params | None], Updates]) -> GradientTransformation:
+def stateless(f: Callable[[Any, Any], Updates]) -> GradientTransformation:
     """A transformation from a function of updates and parameters.
 
     Args:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from grad_core.errors import naming
 from grad_core.nodes import Node, Rule, node_of
 from grad_core.rules import LeafRule, TreeRule
 from grad_core.types import (
@@ -42,6 +43,7 @@ class UpdateFn(Remembering):
 
     def __call__(
         self,
+        /,
         updates: Updates,
         state: OptState,
         params: Params | None = None,
@@ -71,7 +73,8 @@ def transformation(body: Callable[P, T]) -> Callable[P, T]:
     """
 
     def finish(call: Call) -> T:
-        made = call.build()
+        with naming(call.factory.name):
+            made = call.build()
         node = node_of(made, call.factory.name).labelled(call.factory.name)
         return type(made)(InitFn(call, node), UpdateFn(call, node))  # type: ignore[no-any-return]
 

@@ -39,17 +39,21 @@ ScalarOrSchedule: TypeAlias = Scalar | Callable[[jax.Array], Numeric]
 """A hyperparameter, or a function that makes it from the step count."""
 
 
+# Parameters are Any in the protocols, so that users' functions may name their own trees and states
+# there; what comes out never is.
+
+
 class TransformInitFn(Protocol):
     """``init(params) -> state``: the statistics of a transformation before its first update."""
 
-    def __call__(self, params: Params, /) -> OptState: ...
+    def __call__(self, params: Any, /) -> OptState: ...
 
 
 class TransformUpdateFn(Protocol):
     """``update(updates, state, params=None) -> (updates, state)``: one step."""
 
     def __call__(
-        self, updates: Updates, state: OptState, /, params: Params | None = None
+        self, updates: Any, state: Any, /, params: Any = None
     ) -> tuple[Updates, OptState]: ...
 
 
@@ -58,10 +62,10 @@ class TransformUpdateExtraArgsFn(Protocol):
 
     def __call__(
         self,
-        updates: Updates,
-        state: OptState,
+        updates: Any,
+        state: Any,
         /,
-        params: Params | None = None,
+        params: Any = None,
         **extra_args: object,
     ) -> tuple[Updates, OptState]: ...
 

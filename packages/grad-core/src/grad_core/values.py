@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import jax
+import numpy as np
 
 from grad_core.errors import naming
-from grad_core.hyperparameters import Parameter, PreciseDecay
-from grad_core.structure import is_function
+from grad_core.hyperparameters import Parameter, PreciseDecay, is_users_schedule
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,12 +34,28 @@ class Factory:
 
     @functools.cached_property
     def parameters(self) -> dict[str, Parameter]:
-        hints = typing.get_type_hints(self.body, include_extras=True)
-        return {name: Parameter.of(hints.get(name)) for name in self.signature.parameters}
+        hints = {name: self._hint(name) for name in self.signature.parameters}
+        return {name: Parameter.of(hint) for name, hint in hints.items()}
+
+    def _hint(self, name: str) -> object:
+        """An argument's annotation; None where only type checkers know its names."""
+        annotation = self.body.__annotations__.get(name)
+        if not isinstance(annotation, str):
+            return annotation
+        try:
+            return eval(annotation, self.body.__globals__)  # as typing.get_type_hints does
+        except NameError:
+            return None
 
     def call(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> "Call":
         """Binds the arguments and checks those that are Python numbers."""
-        bound = self.signature.bind(*args, **kwargs)
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            known = [*self.signature.parameters]
+            unknown = [name for name in kwargs if name not in known]
+            reason = f"got unknown arguments {unknown}; it takes {known}" if unknown else error
+            raise TypeError(f"{self.name}: {reason}") from None
         bound.apply_defaults()
         for name, parameter in self.parameters.items():
             parameter.check(self.name, name, bound.arguments[name])
@@ -69,8 +85,12 @@ class Call:
             return NotImplemented
         return self.factory is other.factory and self.key == other.key
 
-    def __hash__(self) -> int:
+    @functools.cached_property
+    def _hash(self) -> int:
         return hash(self.key)
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __repr__(self) -> str:
         return f"{self.factory.name}({', '.join(self._shown_arguments())})"
@@ -92,6 +112,12 @@ class Call:
         bound = inspect.BoundArguments(self.factory.signature, dict(self.arguments))
         return _recall, (self.factory.public, bound.args, bound.kwargs)
 
+    @functools.cached_property
+    def made(self) -> Any:
+        """What the public factory makes of it; kept, so that a pair is restored as one."""
+        bound = inspect.BoundArguments(self.factory.signature, dict(self.arguments))
+        return self.factory.public(*bound.args, **bound.kwargs)
+
     def build(self) -> Any:
         """Runs the factory's body on the arguments, which may be traced by now."""
         bound = inspect.BoundArguments(self.factory.signature, self.arguments)  # type: ignore[arg-type]
@@ -103,7 +129,7 @@ class Call:
         found = {}
         for name, parameter in self.factory.parameters.items():
             value = self.arguments[name]
-            if parameter.range is None or value is None or is_function(value):
+            if parameter.range is None or value is None or is_users_schedule(value):
                 continue
             found[name] = PreciseDecay.of(value) if parameter.range.is_decay else value  # type: ignore[arg-type]
         return found
@@ -164,8 +190,11 @@ class _Token:
 
 
 def _token(value: object) -> object:
-    if type(value) is float:
-        return float, repr(value)  # tells -0.0 from 0.0, and lets nan equal itself
+    if isinstance(value, float | np.floating):
+        return type(value), repr(value)  # tells -0.0 from 0.0, and lets nan equal itself
+    call = getattr(getattr(value, "init", None), "call", None)
+    if call is not None and call is getattr(getattr(value, "update", None), "call", None):
+        return type(value), call  # once, not for init and update each: chains nest
     if isinstance(value, tuple):
         return type(value), tuple(_token(v) for v in value)
     try:
@@ -245,9 +274,7 @@ class Remembering:
 
 
 def _remember(call: Call, role: str) -> Any:
-    bound = inspect.BoundArguments(call.factory.signature, dict(call.arguments))
-    made = call.factory.public(*bound.args, **bound.kwargs)
-    return getattr(made, role) if role else made
+    return getattr(call.made, role) if role else call.made
 
 
 def factory_of(public: Callable[..., Any]) -> Factory:

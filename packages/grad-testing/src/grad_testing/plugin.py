@@ -1,7 +1,9 @@
 """The pytest plugin, loaded wherever this package is installed.
 
 It does nothing to JAX until it is asked to, by ``--backend``, or by a test that runs a suite or
-uses one of the fixtures below; so it does not disturb projects that merely have it installed.
+uses one of the fixtures below; so it does not disturb projects that merely have it installed. Where
+modules use JAX as they are imported, virtual devices must be made before: set
+``grad_virtual_devices = true`` in the configuration of pytest.
 
 Fixtures:
   backend: ``"cpu"``, ``"gpu"`` or ``"tpu"``, where the tests run.
@@ -43,6 +45,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         help="where to run tests; without it, on JAX's default backend",
     )
+    parser.addini(
+        "grad_virtual_devices",
+        type="bool",
+        default=False,
+        help="make the virtual CPU devices at once, since test modules use JAX as they are imported",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,6 +63,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from grad_testing.devices import prepare
 
         prepare(asked)
+    elif config.getini("grad_virtual_devices"):
+        from grad_testing.devices import make_virtual_devices
+
+        make_virtual_devices()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -111,7 +123,8 @@ def devices() -> Sequence[jax.Device]:
         if jax.default_backend() == "cpu":
             pytest.fail(
                 "there is one CPU device: JAX was used before the plugin could make virtual ones. "
-                "Call pytest with --backend=cpu, which makes them at once."
+                "Make them at once, with --backend=cpu, or grad_virtual_devices = true in the "
+                "configuration of pytest."
             )
         pytest.skip("there is but one device here")
     return found
