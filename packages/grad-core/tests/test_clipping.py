@@ -269,10 +269,12 @@ def test_per_example_norms_are_safe(value):
     assert int(num_clipped[1]) == (4 if value else 0)
 
 
-def test_float16_examples_are_added_in_float32():
-    total, _ = gc.per_example_global_norm_clip([jnp.full((4096, 1), 1.0, jnp.float16)], 1.0)
+def test_per_example_norms_that_overflow_float16():
+    grads = [jnp.full((4, 100_000), 300.0, jnp.float16)]
+    total, num_clipped = gc.per_example_global_norm_clip(grads, 100.0)
     assert total[0].dtype == jnp.float16
-    assert total[0].tolist() == [4096.0]  # one by one, float16 stops at 2048
+    close(total[0][:2], np.full(2, 4 * 100 / np.sqrt(100_000)), 1e-3)
+    assert int(num_clipped) == 4
 
 
 @pytest.mark.parametrize(

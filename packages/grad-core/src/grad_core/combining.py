@@ -7,9 +7,12 @@ from typing import Any
 
 import jax
 
+from grad_core.averaging import trace
+from grad_core.conformance import example
 from grad_core.errors import TreeMismatchError, shown
 from grad_core.nodes import Node, Part, node_of
 from grad_core.rules import ExtraArgs
+from grad_core.scaling import scale
 from grad_core.transformations import from_node, transformation
 from grad_core.types import (
     GradientTransformation,
@@ -20,6 +23,7 @@ from grad_core.types import (
 )
 
 
+@example(scale(0.5), trace(0.9))
 @transformation
 def chain(*args: GradientTransformation) -> GradientTransformationExtraArgs:
     """Applies transformations in sequence, each to what the one before it returned.
@@ -47,6 +51,7 @@ def chain(*args: GradientTransformation) -> GradientTransformationExtraArgs:
     return from_node(Chain([node_of(arg, "chain") for arg in args]))
 
 
+@example(("half", scale(0.5)), ("momentum", trace(0.9)))
 @transformation
 def named_chain(*args: tuple[str, GradientTransformation]) -> GradientTransformationExtraArgs:
     """`chain` whose parts have names, and whose state is a dict by name.

@@ -8,9 +8,11 @@ import jax
 import numpy as np
 
 from grad_core import structure
+from grad_core.conformance import example
 from grad_core.errors import LeafTypeError, shown
 from grad_core.nodes import Node, node_of, run
 from grad_core.rules import ExtraArgs
+from grad_core.scaling import scale
 from grad_core.transformations import from_node, transformation
 from grad_core.tree._map_params import ParamsPlaceholder
 from grad_core.types import (
@@ -29,6 +31,7 @@ MaskOrFn: TypeAlias = PyTree | Callable[[Params], PyTree]
 expression that whole paths such as ``encoder/kernel`` must match."""
 
 
+@example(scale(0.5), r".*")
 @transformation
 def masked(
     inner: GradientTransformation, mask: MaskOrFn, *, mask_compatible_extra_args: bool = False

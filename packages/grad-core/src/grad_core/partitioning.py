@@ -7,10 +7,12 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import jax
 
 from grad_core import structure
+from grad_core.conformance import example
 from grad_core.errors import TreeMismatchError
 from grad_core.masking import Masked
 from grad_core.nodes import Node, node_of
 from grad_core.rules import ExtraArgs
+from grad_core.scaling import scale
 from grad_core.transformations import from_node, transformation
 from grad_core.tree._map_params import ParamsPlaceholder
 from grad_core.types import (
@@ -33,6 +35,7 @@ Labels: TypeAlias = PyTree | Callable[[Params], PyTree]
 Label = TypeVar("Label", bound=Hashable)
 
 
+@example({r".*": scale(0.5)})
 @transformation
 def partition(
     transforms: Mapping[Label, GradientTransformation],

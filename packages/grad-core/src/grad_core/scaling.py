@@ -39,7 +39,11 @@ def scale(step_size: Real) -> LeafRule:
     return LeafRule(lambda g: step_size * g)
 
 
-@example(lambda count: 0.1 / (1 + count))
+def _slowing(count: jax.Array) -> jax.Array:
+    return 0.1 / (1 + count)
+
+
+@example(_slowing)
 @rule
 def scale_by_schedule(step_size_fn: StepSchedule) -> LeafRule:
     """Multiplies updates by a schedule: u = step_size_fn(count) * g.

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from grad_core.conformance import example
+from grad_core.conformance import example, exempt
 from grad_core.rules import TreeRule
-from grad_core.structure import means_no_update
+from grad_core.structure import flatten, flatten_like, means_no_update
 from grad_core.transformations import rule, transformation
 from grad_core.types import (
     EmptyState,
@@ -26,6 +26,7 @@ def init_empty_state(params: Params) -> EmptyState:
     return EmptyState()
 
 
+@exempt("integer_leaves_are_refused", reason="what is not touched may be of any dtype")
 @rule
 def identity() -> TreeRule:
     """Returns updates as they are, of whatever dtype.
@@ -42,6 +43,10 @@ def identity() -> TreeRule:
     return TreeRule(lambda updates, state, params: (updates, state))
 
 
+@exempt("integer_leaves_are_refused", reason="zero is an update of any dtype")
+@exempt("decreases_convex_loss", reason="parameters that do not move do not descend")
+@exempt("decreases_nonconvex_loss", reason="parameters that do not move do not descend")
+@exempt("decreases_stochastic_loss", reason="parameters that do not move do not descend")
 @rule
 def set_to_zero() -> TreeRule:
     """Replaces updates by zeros, of whatever dtype: the parameters stay as they are.
@@ -64,7 +69,12 @@ def set_to_zero() -> TreeRule:
     return TreeRule(update)
 
 
-@example(lambda updates, params: updates)
+def _same_updates(updates: Any, params: Any) -> Any:
+    return updates
+
+
+@example(_same_updates)
+@exempt("integer_leaves_are_refused", reason="it may be meant for integers: the function decides")
 @transformation
 def stateless(f: Callable[[Any, Any], Updates]) -> GradientTransformation:
     """A transformation from a function of updates and parameters.
@@ -91,7 +101,8 @@ def stateless(f: Callable[[Any, Any], Updates]) -> GradientTransformation:
     return GradientTransformation(init_empty_state, update)
 
 
-@example(lambda g, p: g)
+@example(_same_updates)
+@exempt("integer_leaves_are_refused", reason="it may be meant for integers: the function decides")
 @transformation
 def stateless_with_tree_map(
     f: Callable[[jax.Array, jax.Array | None], jax.Array],
@@ -115,18 +126,28 @@ def stateless_with_tree_map(
     def update(
         updates: Updates, state: OptState, params: Params | None = None
     ) -> tuple[Updates, OptState]:
-        if params is None:
-            return jax.tree.map(lambda g: f(g, None), updates), state
-        return jax.tree.map(f, updates, params), state
+        leaves, treedef = flatten(updates)
+        parameters = [None] * len(leaves)
+        if params is not None:
+            parameters = flatten_like(updates, treedef, params, ("updates", "params"))
+        pairs = zip(leaves, parameters, strict=True)
+        return treedef.unflatten([g if means_no_update(g) else f(g, p) for g, p in pairs]), state
 
     return GradientTransformation(init_empty_state, update)
 
 
+def _plain(updates: Updates, state: OptState, params: Params | None = None) -> Any:
+    return updates, state
+
+
+@example(GradientTransformation(init_empty_state, _plain))
+@exempt("integer_leaves_are_refused", reason="that is for the transformation it is given to decide")
+@transformation
 def with_extra_args_support(tx: GradientTransformation) -> GradientTransformationExtraArgs:
     """The same transformation, with an ``update`` that takes extra keyword arguments.
 
     Args:
-      tx: Any transformation. If it takes extra arguments already, it is returned as it is.
+      tx: Any transformation.
 
     Returns:
       A transformation that ignores extra arguments, if `tx` does not take them.
@@ -139,12 +160,7 @@ def with_extra_args_support(tx: GradientTransformation) -> GradientTransformatio
     """
     if isinstance(tx, GradientTransformationExtraArgs):
         return tx
-    return _ignoring_extra_args(tx)
 
-
-@example(GradientTransformation(init_empty_state, lambda g, s, params=None: (g, s)))
-@transformation
-def _ignoring_extra_args(tx: GradientTransformation) -> GradientTransformationExtraArgs:
     def update(
         updates: Updates, state: OptState, params: Params | None = None, **extra_args: object
     ) -> tuple[Updates, OptState]:

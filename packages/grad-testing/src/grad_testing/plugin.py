@@ -49,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "grad_virtual_devices",
         type="bool",
         default=False,
-        help="make the virtual CPU devices at once, since test modules use JAX as they are imported",
+        help="make the virtual CPU devices at once: test modules use JAX as they are imported",
     )
 
 
