@@ -117,6 +117,20 @@ def test_keys_and_seeds(key):
     assert jax.random.key_data(state.rng_key).tolist() == [0, 3]
 
 
+def test_keys_of_another_generator():
+    key = jax.random.key(3, impl="rbg")
+    state = gc.add_noise(1.0, 0.5, key).init(jnp.zeros(2))
+    assert state.rng_key == key
+
+
+def test_vmap_over_keys():
+    def noise(key):
+        return updated(gc.add_noise(1.0, 0.5, key), jnp.zeros(3))
+
+    keys = jax.random.split(jax.random.key(0), 2)
+    np.testing.assert_allclose(jax.vmap(noise)(keys)[1], noise(keys[1]), rtol=1e-6)
+
+
 def test_negative_seeds():
     state = gc.add_noise(1.0, 0.5, -3).init(jnp.zeros(2))
     expected = jax.random.key_data(jax.random.key(-3))

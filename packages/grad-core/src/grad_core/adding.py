@@ -1,7 +1,8 @@
 """Adding to updates: decayed weights, noise."""
 
 import warnings
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from collections.abc import Hashable
+from typing import Annotated, Any, NamedTuple, TypeAlias, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ class AddNoiseState(NamedTuple):
 
 
 RandomKey: TypeAlias = jax.Array | np.ndarray[Any, np.dtype[Any]] | np.integer[Any] | int
-_KeyOperand: TypeAlias = Annotated[RandomKey, Range()]
+_Seed: TypeAlias = Annotated[RandomKey, Range()]
 
 
 @transformation
@@ -123,7 +124,10 @@ def add_noise(
     Reference:
       Neelakantan et al., Adding gradient noise improves learning for very deep networks, 2015.
     """
-    return _add_noise(eta, gamma, _chosen_key(key, seed))
+    chosen = _chosen_key(key, seed)
+    if _is_key(chosen):
+        return _add_noise(eta, gamma, jax.random.key_data(chosen), jax.random.key_impl(chosen))
+    return _add_noise(eta, gamma, chosen)
 
 
 def _chosen_key(key: RandomKey | None, seed: int | None) -> RandomKey:
@@ -147,22 +151,22 @@ def _warn(message: str, category: type[Warning]) -> None:
     warnings.warn(message, category, stacklevel=7)
 
 
-def _is_key(key: object) -> bool:
+def _is_key(key: object) -> TypeGuard[jax.Array]:
     return hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
 
 
 @rule
-def _add_noise(eta: NonNegative, gamma: Real, key: _KeyOperand) -> TreeRule:
-    """`add_noise` with a key or a seed."""
+def _add_noise(
+    eta: NonNegative, gamma: Real, seed: _Seed, impl: Hashable | None = None
+) -> TreeRule:
+    """`add_noise` with a seed, or with the integers that make a key of the generator `impl`."""
 
     def init(params: Params) -> AddNoiseState:
         structure.check_inexact(params, "params")
-        if _is_key(key):
-            rng_key = jnp.array(key, copy=True)  # not the caller's buffer, for the state is donated
-        elif jnp.ndim(key):
-            rng_key = jax.random.wrap_key_data(jnp.asarray(key))
+        if impl is not None or jnp.ndim(seed):
+            rng_key = jax.random.wrap_key_data(jnp.asarray(seed), impl=impl)
         else:
-            rng_key = jax.random.key(key)
+            rng_key = jax.random.key(seed)
         return AddNoiseState(count=jnp.zeros([], jnp.int32), rng_key=rng_key)
 
     def update(

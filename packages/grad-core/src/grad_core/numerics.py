@@ -184,8 +184,9 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
       >>> float(jax.grad(safe_sqrt)(0.0))
       0.0
     """
-    is_zero = x == 0
-    return jnp.where(is_zero, jnp.zeros_like(x), jnp.sqrt(jnp.where(is_zero, 1, x)))
+    # In arithmetic, since each `jnp.where` is a call, which costs time to trace and lower.
+    zero = jnp.equal(x, 0).astype(jnp.result_type(x))  # 1 where x is 0, else 0
+    return jnp.sqrt(x + zero) * (1 - zero)
 
 
 def safe_divide(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -204,9 +205,8 @@ def safe_divide(x: jax.Array, y: jax.Array) -> jax.Array:
       >>> safe_divide(jnp.array([1.0, 0.0]), jnp.array([2.0, 0.0]))
       Array([0.5, 0. ], dtype=float32)
     """
-    is_zero = y == 0
-    quotient = x / jnp.where(is_zero, 1, y)
-    return jnp.where(is_zero, jnp.zeros_like(quotient), quotient)
+    zero = jnp.equal(y, 0).astype(jnp.result_type(y))  # 1 where y is 0, else 0
+    return x / (y + zero) * (1 - zero)
 
 
 # --- norms -----------------------------------------------------------------------------------
@@ -229,6 +229,10 @@ def sum_squares(x: jax.Array, scale: jax.Array) -> jax.Array:
       >>> float(sum_squares(jnp.array([200.0] * 1000, jnp.float16), 1.0))
       40000000.0
     """
+    return _plain_sum_squares(x, scale)
+
+
+def _plain_sum_squares(x: jax.Array, scale: jax.Array) -> jax.Array:
     return jnp.sum(abs_sq(widen(x) * jnp.asarray(scale, _accumulator_dtype(x))))
 
 
@@ -282,8 +286,7 @@ def _total(arrays: tuple[jax.Array, ...], scale: jax.Array) -> jax.Array:
 
 
 def _sum_squares(scale: jax.Array, x: jax.Array) -> jax.Array:
-    total: jax.Array = sum_squares(x, scale)
-    return total.astype(scale.dtype)
+    return _plain_sum_squares(x, scale).astype(scale.dtype)
 
 
 @_norm.defjvp
