@@ -50,7 +50,7 @@ def digits() -> tuple[Data, Data]:
     return Data(train_x, train_y), Data(test_x, test_y)
 
 
-def init_params(key: jax.Array, sizes: tuple[int, ...] = (64, 128, 64, 10)) -> Params:
+def init_params(key: jax.Array, sizes: tuple[int, ...] = (64, 256, 10)) -> Params:
     """A network of dense layers; kernels by He's rule, biases zero."""
     keys = jax.random.split(key, len(sizes) - 1)
     return {
@@ -89,7 +89,7 @@ def train(
     )
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
-        optax.adamw(schedule, weight_decay=1e-2, mask=r".*/kernel"),
+        optax.adamw(schedule, weight_decay=0.1, mask=r".*/kernel"),
     )
     params = init_params(jax.random.key(0))
     state = optimizer.init(params)
