@@ -4,6 +4,8 @@ Memory is all that elementwise optimizers wait for, so the measure is bytes move
 possible: reading parameters, gradients and statistics once, writing parameters and statistics once.
 """
 
+import math
+
 import jax
 import pytest
 
@@ -74,11 +76,14 @@ def test_steps_move_the_fewest_bytes(tpu_device, make, statistics):
 
 
 @pytest.mark.tpu
-def test_clipping_reads_the_gradients_twice_more(tpu_device):
-    """Once for their largest, so that no square overflows, and once for their norm."""
+def test_clipping_reads_the_gradients_once_more(tpu_device):
+    """Once for their norm; and, where its square overflowed, once again, in a branch of its own.
+
+    The compiler's analysis counts both branches, the one that hardly ever runs too.
+    """
     schedule = optax.warmup_cosine_decay_schedule(0.0, 1e-3, 100, 1000)
     recipe = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule))
     compiled, size = compile_step(recipe, tpu_device)
-    assert compiled.cost_analysis()["bytes accessed"] <= MARGIN * 4 * size * (7 + 2)
-    # Scalars, each of which takes a tile.
-    assert compiled.memory_analysis().temp_size_in_bytes <= 1e6
+    assert compiled.cost_analysis()["bytes accessed"] <= MARGIN * 4 * size * (7 + 1 + 1)
+    largest = 4 * max(math.prod(shape) for shape in shapes_of_27m_parameters().values())
+    assert compiled.memory_analysis().temp_size_in_bytes <= largest
