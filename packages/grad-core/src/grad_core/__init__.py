@@ -67,6 +67,9 @@ from grad_core.hyperparameters import (
     Real,
     StepSchedule,
 )
+from grad_core.learning_rates import (
+    current_learning_rate,
+)
 from grad_core.linear_algebra import (
     global_norm,
     matrix_inverse_pth_root,
@@ -219,6 +222,7 @@ __all__ = [
     "clip_by_block_rms",
     "clip_by_global_norm",
     "conformance_of",
+    "current_learning_rate",
     "ema",
     "example",
     "exempt",

@@ -1,5 +1,6 @@
 """Transformations one after another: `chain` and `named_chain`."""
 
+import functools
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import groupby
@@ -137,6 +138,11 @@ class Chain(Node):
             states = states[child.size :]
         return self._pack(done)
 
+    def learning_rate(self, state: OptState) -> Any:
+        pairs = zip(self.children, self._unpack(state), strict=True)
+        rates = [rate for child, s in pairs if (rate := child.learning_rate(s)) is not None]
+        return functools.reduce(_product, rates) if rates else None
+
     def params_owners(self) -> tuple[str, ...]:
         owners = next((o for o in (c.params_owners() for c in self.children) if o), ())
         return (*owners, self.label) if owners else ()
@@ -155,6 +161,13 @@ class Chain(Node):
         if self.names is None:
             return tuple(states)
         return OrderedDict(zip(self.names, states, strict=True))
+
+
+def _product(a: Any, b: Any) -> Any:
+    """The product of two rates, either of which may be a dict by label."""
+    if isinstance(a, dict):
+        return {label: _product(rate, b) for label, rate in a.items()}
+    return _product(b, a) if isinstance(b, dict) else a * b
 
 
 def _stretches(children: Sequence[Node]) -> list[tuple[Node, ...]]:

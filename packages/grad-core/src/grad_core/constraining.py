@@ -25,8 +25,8 @@ class ZeroNansState(NamedTuple):
 def keep_params_nonnegative() -> LeafRule:
     """Shortens updates that would make parameters negative: u = -p where p + g < 0, else g.
 
-    The parameter then becomes 0. A NaN stays one. Put it last, after the learning rate. Updates in a
-    narrower dtype than the parameter's round -p, so that it ends at 0 up to that rounding.
+    The parameter then becomes 0. A NaN stays one. Put it last, after the learning rate. Updates in
+    a narrower dtype than the parameter's round -p, so that it ends at 0 up to that rounding.
 
     Returns:
       A transformation without state.

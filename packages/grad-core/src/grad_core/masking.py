@@ -118,6 +118,9 @@ class Masked(Node):
         inner = self.inner.resolve(getattr(state, "inner_state", None))
         return Masked(inner, self.mask, self.mask_extra_args).labelled(self.label)
 
+    def learning_rate(self, state: OptState) -> Any:
+        return self.inner.learning_rate(state.inner_state)  # type: ignore[attr-defined]
+
     def params_owners(self) -> tuple[str, ...]:
         owners = self.inner.params_owners()
         return (*owners, self.label) if owners else ()

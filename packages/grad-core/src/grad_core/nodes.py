@@ -86,6 +86,10 @@ class Node:
         """The state from the states of the `parts`."""
         return states[0]
 
+    def learning_rate(self, state: OptState) -> Any:
+        """The learning rate of the next update, or None; by label where there are several."""
+        return None
+
     def params_owners(self) -> tuple[str, ...]:
         """Whose part needs the parameters, from the inside out; () if none does."""
         return ()
@@ -221,6 +225,10 @@ class Rule(Node):
             for name, schedule in self._user_schedules().items()
         }
         return _unflatten_rule(self.label, [self.call.replace(**values)])
+
+    def learning_rate(self, state: OptState) -> Any:
+        rate = self.call.arguments.get("learning_rate")
+        return rate(state.count) if callable(rate) else rate  # type: ignore[attr-defined]
 
     def params_owners(self) -> tuple[str, ...]:
         return (self.label,) if self.spec.needs_params else ()

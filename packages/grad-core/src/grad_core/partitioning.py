@@ -132,6 +132,11 @@ class Partition(Node):
         labels = self.labels if self.labels is None else self.labels.thaw()
         return Partition(nodes, labels, self.mask_extra_args).labelled(self.label)
 
+    def learning_rate(self, state: OptState) -> Any:
+        states: Any = state.inner_states  # type: ignore[attr-defined]
+        rates = {k: n.learning_rate(states[k].inner_state) for k, n in self.nodes.items()}
+        return {label: rate for label, rate in rates.items() if rate is not None} or None
+
     def params_owners(self) -> tuple[str, ...]:
         owners = next((o for o in (n.params_owners() for n in self.nodes.values()) if o), ())
         return (*owners, self.label) if owners else ()
