@@ -32,6 +32,7 @@ from grad_core import (
     add_decayed_weights,
     chain,
     example,
+    exempt,
     rule,
     safe_divide,
     safe_sqrt,
@@ -82,6 +83,10 @@ def scale_by_adadelta(
 
 
 @example(1.0)  # with None, updates ascend
+@exempt(
+    "compiles_for_tpu",
+    reason="with gradients donated, XLA copies a leaf: its update overwrites it while needed",
+)
 @transformation
 def adadelta(
     learning_rate: LearningRate | None = None,

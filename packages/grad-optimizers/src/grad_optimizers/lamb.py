@@ -24,6 +24,7 @@ from grad_core import (
     add_decayed_weights,
     chain,
     example,
+    exempt,
     scale_by_learning_rate,
     scale_by_trust_ratio,
     transformation,
@@ -32,6 +33,10 @@ from grad_optimizers.adam import scale_by_adam
 
 
 @example(1e-2)
+@exempt(
+    "compiles_for_tpu",
+    reason="no elementwise rule: a leaf's direction is whole in memory before its norm is known",
+)
 @transformation
 def lamb(
     learning_rate: LearningRate,
