@@ -19,6 +19,8 @@ Marker:
 from __future__ import annotations
 
 import importlib.util
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -89,6 +91,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if current_backend() != asked:
             pytest.skip(f"there is no {asked.upper()} here")
+
+
+# Linux gives a process 65,530 memory maps, each program compiled for the CPU takes three, and the
+# compiler crashes when there are no more.
+_MANY_MAPS = 30_000
+_finished_tests = 0
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Now and then lets go of compiled programs, if there are very many."""
+    global _finished_tests
+    _finished_tests += 1
+    maps = Path("/proc/self/maps")
+    if _finished_tests % 25 or "jax" not in sys.modules or not maps.exists():
+        return
+    if maps.read_bytes().count(b"\n") > _MANY_MAPS:
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture(scope="session")
