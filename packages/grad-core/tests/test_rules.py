@@ -303,7 +303,8 @@ def test_a_subtree_where_a_leaf_should_be_is_named():
     ):
         step(add_decayed_weights(0.1), PARAMS, {"a": jnp.ones(2), "b": GRADS["b"]})
     with pytest.raises(
-        TreeMismatchError, match=r"ema: updates\['a'\] is an array, but state.ema has"
+        TreeMismatchError,
+        match=r"ema: updates\['a'\] has shape \(2,\), but state.ema\['a'\] has shape",
     ):
         step(ema(0.1), PARAMS, {"a": jnp.ones(2), "b": GRADS["b"]})
     with pytest.raises(
@@ -316,7 +317,7 @@ def test_an_update_for_an_absent_parameter_is_named():
     tx = ema(0.5)
     state = tx.init({"w": None})
     with pytest.raises(
-        TreeMismatchError, match=r"has None \(NoneType\) there; was init called with"
+        TreeMismatchError, match=r"state.ema\['w'\] is None \(NoneType\); was init called with"
     ):
         tx.update({"w": jnp.ones(2)}, state)
 
@@ -480,3 +481,84 @@ def test_tree_rules():
     assert float(state[1].total) == 10.0
     with pytest.raises(MissingArgumentError, match=r"summing: .* needs the current value"):
         summing().update(GRADS, summing().init(PARAMS))
+
+
+class SharedState(NamedTuple):
+    """An array and a list of arrays for each leaf, named as an update is; a flag and a clock."""
+
+    g: object
+    sides: object
+    is_first: jax.Array
+    t: jax.Array
+
+
+@rule
+def differences() -> LeafRule:
+    """The change of the gradient, after the first; sums along the axes, for their own sake."""
+
+    def once(is_first, last_t):
+        return {"weight": jnp.where(is_first, 0.0, 1.0), "is_first": False, "t": last_t + 1}
+
+    def step(g, last_g, sides, weight):
+        new = [side + jnp.sum(g, axis) for axis, side in enumerate(sides)]
+        return weight * (g - last_g), g, new
+
+    def zero_sides(p):
+        return [jnp.zeros_like(jnp.sum(p, axis)) for axis in range(p.ndim)]
+
+    return LeafRule(
+        step,
+        SharedState,
+        once=once,
+        g=first_moment(),
+        sides=zero_sides,
+        is_first=np.bool_(True),
+        t=np.int32(0),
+    )
+
+
+def test_fields_may_be_shared_by_all_leaves_and_statistics_be_lists():
+    params = {"a": jnp.ones((2, 3)), "b": (jnp.ones(4, jnp.bfloat16), None)}
+    tx = differences()
+    state = first = tx.init(params)
+    assert state.is_first.dtype == bool
+    assert state.t.dtype == jnp.int32
+    assert [side.shape for side in state.sides["a"]] == [(3,), (2,)]
+    for i in (1.0, 3.0, 4.0):
+        updates, state = tx.update(jax.tree.map(lambda p, i=i: i * p, params), state, params)
+    assert jax.tree.structure(state) == jax.tree.structure(first)
+    np.testing.assert_array_equal(updates["a"], np.ones((2, 3)))
+    np.testing.assert_array_equal(state.sides["a"][0], np.full(3, 16.0))
+    assert state.sides["b"][0][0].dtype == jnp.bfloat16
+    assert not state.is_first
+    assert state.t == 3
+
+
+def test_a_list_of_the_wrong_shapes_is_named():
+    tx = differences()
+    state = tx.init({"a": jnp.ones((2, 3))})
+    wrong = state._replace(sides={"a": [jnp.zeros(3)]})
+    with pytest.raises(TreeMismatchError, match=r"state.sides\['a'\] has shape \[\(3,\)\], not"):
+        tx.update({"a": jnp.ones((2, 3))}, wrong)
+
+
+def test_a_shared_field_must_be_a_number_and_be_returned():
+    with pytest.raises(TypeError, match="first value of is_first must be a function of a param"):
+        LeafRule(
+            lambda g: g, SharedState, g=first_moment(), sides=list, is_first=True, t=np.int32()
+        )
+
+    @rule
+    def forgetful():
+        return LeafRule(
+            lambda g, sides: (g, g, sides),
+            SharedState,
+            once=lambda last_t: {},
+            g=first_moment(),
+            sides=list,
+            is_first=np.bool_(True),
+            t=np.int32(0),
+        )
+
+    with pytest.raises(TypeError, match=r"must return the new value of is_first, t\."):
+        forgetful().update(jnp.ones(2), forgetful().init(jnp.ones(2)))

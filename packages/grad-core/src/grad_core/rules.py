@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from grad_core import structure
 from grad_core.errors import (
@@ -31,7 +32,7 @@ from grad_core.types import EmptyState, OptState, Params, PyTree, Updates
 from grad_core.values import Call
 
 ExtraArgs = dict[str, Any]
-InitLeaf = Callable[[jax.Array], jax.Array]
+First = Callable[[jax.Array], Any] | np.generic
 
 
 class LeafRule:
@@ -43,20 +44,23 @@ class LeafRule:
       scalar that ``once`` returns. It returns the new update, followed by the new statistics in the
       order of the state's fields.
     - ``once``, called once per update: ``count``, the number of updates before this one, and ``t``,
-      which is ``count + 1``; ``updates`` and ``params``, the whole trees; any other name is an
-      extra argument of `update`, required unless it has a default. It returns a dict of scalars.
+      which is ``count + 1``; ``updates`` and ``params``, the whole trees; any field of the state
+      that all leaves share; any other name is an extra argument of `update`, required unless it has
+      a default. It returns a dict of scalars, the new values of shared fields among them.
 
-    Arrays come in at least float32 (or complex64) and go back in the dtypes they had.
+    A field ``x`` may be asked for as ``last_x`` too, as it must be if it is named ``g``, ``p`` or
+    ``t``. Arrays come in at least float32 (or complex64) and go back in the dtypes they had.
 
     Args:
       rule: The arithmetic on one leaf.
       state: The state's class, a NamedTuple. A field ``count`` is kept by the mechanism.
       once: Computes the scalars that all leaves share.
-      **statistics: For each other field of the state, a function of the leaf's parameter that
-        makes the statistic's first value.
+      **first: For each other field of the state its first value. For a statistic that each leaf has
+        of its own, a function from the leaf's parameter to an array, or to a pytree of them; for a
+        number that all leaves share, that number, of a NumPy type.
 
     Raises:
-      TypeError: If the statistics are not the fields of the state.
+      TypeError: If the first values are not those of the state's fields.
     """
 
     def __init__(
@@ -65,20 +69,27 @@ class LeafRule:
         state: type[tuple[Any, ...]] = EmptyState,
         *,
         once: Callable[..., dict[str, Any]] | None = None,
-        **statistics: InitLeaf,
+        **first: First,
     ) -> None:
         self.rule = rule
         self.state = state
         self.once = once
-        self.statistics = statistics
         names: tuple[str, ...] = state._fields  # type: ignore[attr-defined]
-        self.counts = "count" in names and "count" not in statistics
-        self.fields = tuple(name for name in names if name in statistics)
-        if {*names} - {"count"} != {*statistics} - {"count"}:
+        self.counts = "count" in names and "count" not in first
+        self.shared = {name: x for name, x in first.items() if isinstance(x, np.generic)}
+        own = {name: x for name, x in first.items() if not isinstance(x, np.generic)}
+        self.statistics = {name: own[name] for name in names if name in own}
+        if {*names} - {"count"} != {*first} - {"count"}:
             raise TypeError(
                 f"LeafRule: {state.__name__} has the fields {', '.join(names)}, but first values "
-                f"are given for {', '.join(statistics) or 'none'}."
+                f"are given for {', '.join(first) or 'none'}."
             )
+        for name, x in own.items():
+            if not callable(x):
+                raise TypeError(
+                    f"LeafRule: the first value of {name} must be a function of a parameter, or a "
+                    f"NumPy number if all leaves share it; got {shown(x)}."
+                )
 
     @functools.cached_property
     def wants(self) -> tuple[str, ...]:
@@ -99,13 +110,16 @@ class LeafRule:
 
     @property
     def extra_names(self) -> frozenset[str]:
-        return frozenset(self.once_wants) - {"count", "t", "updates", "params"}
+        ours = {"count", "t", "updates", "params", *self.shared, *map(_last, self.shared)}
+        return frozenset(self.once_wants) - ours
 
     def init(self, params: Params) -> OptState:
         structure.check_inexact(params, "params")
-        trees = {field: jax.tree.map(self.statistics[field], params) for field in self.fields}
-        count = {"count": jnp.zeros([], jnp.int32)} if self.counts else {}
-        return self.state(**trees, **count)
+        fields = {name: jax.tree.map(first, params) for name, first in self.statistics.items()}
+        fields |= {name: jnp.asarray(first) for name, first in self.shared.items()}
+        if self.counts:
+            fields["count"] = jnp.zeros([], jnp.int32)
+        return self.state(**fields)
 
     def scalars(self, given: dict[str, Any]) -> dict[str, Any]:
         """What `once` returns, given what it asks for."""
@@ -123,21 +137,22 @@ class LeafRule:
         self, g: jax.Array, statistics: Sequence[Any], p: jax.Array | None, scalars: dict[str, Any]
     ) -> tuple[jax.Array, tuple[Any, ...]]:
         """One leaf's new update and statistics, in the dtypes of the old ones."""
-        given: dict[str, Any] = dict(zip(self.fields, statistics, strict=True))
+        given: dict[str, Any] = {}
+        for name, statistic in zip(self.statistics, statistics, strict=True):
+            given |= {name: statistic, _last(name): statistic}
         given |= {**scalars, "g": g}
         if p is not None:
             given["p"] = p
-        asked = {name: in_compute_precision(given[name]) for name in self.wants if name in given}
-        out = self.rule(**asked)
+        asked = {name: given[name] for name in self.wants if name in given}
+        out = self.rule(**jax.tree.map(in_compute_precision, asked))
         new_g, *new = out if isinstance(out, tuple) else (out,)
         self._check(new_g, new, g)
-        pairs = zip(new, statistics, strict=True)
-        return _cast(new_g, g), tuple(_cast(n, s) for n, s in pairs)
+        return _cast(new_g, g), tuple(jax.tree.map(_cast, new, list(statistics)))
 
     def _check(self, new_g: Any, new: Sequence[Any], g: jax.Array) -> None:
         """Raises if the rule returned something else than it should."""
-        if len(new) != len(self.fields):
-            due = ", ".join(("the update", *self.fields))
+        if len(new) != len(self.statistics):
+            due = ", ".join(("the update", *self.statistics))
             raise TypeError(f"a rule must return {due}; got {1 + len(new)} values.")
         if jnp.shape(new_g) != g.shape:
             raise TreeMismatchError(
@@ -195,6 +210,16 @@ def in_real_precision(tree: PyTree, dtype: Any) -> Any:
     return jax.tree.map(convert, tree)
 
 
+def _last(name: str) -> str:
+    """What a rule may call a field of the state as it was after the last update."""
+    return f"last_{name}"
+
+
+def _shapes(statistic: Any) -> Any:
+    """The shape of each array in a statistic."""
+    return jax.tree.map(lambda x: getattr(x, "shape", ()), statistic)
+
+
 def _cast(x: Any, like: Any) -> jax.Array:
     """`x` in the dtype of `like`; a real result for a complex leaf becomes complex."""
     return _convert(jnp.asarray(x), jnp.result_type(like))
@@ -219,6 +244,7 @@ class _Running(NamedTuple):
     stage: Stage
     t: jax.Array | None
     scalars: dict[str, Any]
+    shared: dict[str, Any]
     statistics: list[list[Any]]
 
 
@@ -299,33 +325,35 @@ class _Leaves:
         t = safe_increment(state.count) if spec.counts else None
         if spec.counts:
             given |= {"count": state.count, "t": t}
+        for name in spec.shared:
+            given |= {name: getattr(state, name), _last(name): getattr(state, name)}
         if spec.needs_tree:
             there = set(self.there)
             updates = [g if i in there else None for i, g in enumerate(self.leaves)]
             given["updates"] = self.treedef.unflatten(updates)
-        statistics = [self._statistics(spec, state, field) for field in spec.fields]
-        return _Running(stage, t, spec.scalars(given), statistics)
+        statistics = [self._statistics(spec, state, field) for field in spec.statistics]
+        scalars = spec.scalars(given)
+        if missing := spec.shared.keys() - scalars.keys():
+            raise TypeError(f"`once` must return the new value of {', '.join(sorted(missing))}.")
+        shared = {name: _cast(scalars[name], getattr(state, name)) for name in spec.shared}
+        asked = {name: x for name, x in scalars.items() if name in spec.wants}
+        return _Running(stage, t, asked, shared, statistics)
 
     def _statistics(self, spec: LeafRule, state: Any, field: str) -> list[Any]:
         names = ("updates", f"state.{field}")
         found = flatten_like(self.tree, self.treedef, getattr(state, field), names)
         for i in self.there:
             g, s = self.leaves[i], found[i]
-            if not structure.is_array(s):
-                raise TreeMismatchError(
-                    f"{self.path('updates', i)} is an array, but state.{field} has "
-                    f"{shown(s)} there; was init called with other parameters?"
-                )
-            if jnp.shape(s) != jnp.shape(
-                g
-            ):  # it may rightly differ: then as for a parameter like g
-                due = jax.eval_shape(spec.statistics[field], g).shape
-                if jnp.shape(s) != due:
-                    raise TreeMismatchError(
-                        f"{self.path('updates', i)} has shape {jnp.shape(g)}, but "
-                        f"{self.path(f'state.{field}', i)} has shape {jnp.shape(s)}, not {due}; "
-                        "was init called with other parameters?"
-                    )
+            if structure.is_array(s) and jnp.shape(s) == jnp.shape(g):
+                continue
+            due = _shapes(jax.eval_shape(spec.statistics[field], g))  # it may rightly differ
+            if _shapes(s) == due:
+                continue
+            has = f"has shape {_shapes(s)}, not {due}" if jax.tree.leaves(s) else f"is {shown(s)}"
+            raise TreeMismatchError(
+                f"{self.path('updates', i)} has shape {jnp.shape(g)}, but "
+                f"{self.path(f'state.{field}', i)} {has}; was init called with other parameters?"
+            )
         return found
 
     def apply(self, running: Sequence[_Running]) -> None:
@@ -358,10 +386,10 @@ class _Leaves:
     def end(self, running: _Running) -> OptState:
         """The rule's new state."""
         spec = running.stage.spec
-        pairs = zip(spec.fields, running.statistics, strict=True)
+        pairs = zip(spec.statistics, running.statistics, strict=True)
         trees = {field: self.treedef.unflatten(values) for field, values in pairs}
         count = {} if running.t is None else {"count": running.t}
-        return spec.state(**trees, **count)
+        return spec.state(**trees, **running.shared, **count)
 
 
 class _Row(NamedTuple):

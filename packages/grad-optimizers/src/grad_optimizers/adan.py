@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from grad_core import (
     Decay,
@@ -36,8 +37,6 @@ from grad_core import (
     LearningRate,
     MaskOrFn,
     NonNegative,
-    Params,
-    TreeRule,
     Updates,
     abs_sq,
     add_decayed_weights,
@@ -46,6 +45,7 @@ from grad_core import (
     first_moment,
     rule,
     safe_divide,
+    safe_increment,
     safe_sqrt,
     scale_by_learning_rate,
     second_moment,
@@ -63,16 +63,6 @@ class ScaleByAdanState(NamedTuple):
     t: jax.Array
 
 
-class _State(NamedTuple):
-    """`ScaleByAdanState` in the names that a leaf rule knows: there, g and t are today's."""
-
-    count: jax.Array  # type: ignore[assignment]  # tuple.count
-    m: Updates
-    v: Updates
-    n: Updates
-    g_last: Updates
-
-
 @rule
 def scale_by_adan(
     b1: Decay = 0.98,
@@ -82,7 +72,7 @@ def scale_by_adan(
     eps_root: NonNegative = 0.0,
     *,
     nu_dtype: DType | None = None,
-) -> TreeRule:
+) -> LeafRule:
     """Adan's direction, u = (m_hat + (1 - b2) * v_hat) / (sqrt(n_hat + eps_root) + eps).
 
     Args:
@@ -103,57 +93,24 @@ def scale_by_adan(
       >>> tx.update(jnp.array([3.0, -0.01]), tx.init(jnp.zeros(2)))[0].round(3)
       Array([ 1., -1.], dtype=float32)
     """
-    leafwise = _scale_by_adan(b1, b2, b3, eps, eps_root, nu_dtype)
 
-    def init(params: Params) -> ScaleByAdanState:
-        state: _State = leafwise.init(params)  # type: ignore[assignment]
-        return _outer(state)
-
-    def update(
-        updates: Updates, state: ScaleByAdanState, params: Params | None
-    ) -> tuple[Updates, ScaleByAdanState]:
-        new: _State
-        updates, new = leafwise.update(updates, _inner(state), params)  # type: ignore[assignment]
-        return updates, _outer(new)
-
-    return TreeRule(update, init)
-
-
-def _inner(state: ScaleByAdanState) -> _State:
-    return _State(count=state.t, m=state.m, v=state.v, n=state.n, g_last=state.g)
-
-
-def _outer(state: _State) -> ScaleByAdanState:
-    return ScaleByAdanState(m=state.m, v=state.v, n=state.n, g=state.g_last, t=state.count)
-
-
-@rule
-def _scale_by_adan(
-    b1: Decay,
-    b2: Decay,
-    b3: Decay,
-    eps: NonNegative,
-    eps_root: NonNegative,
-    nu_dtype: DType | None,
-) -> LeafRule:
-    """`scale_by_adan`, with a `_State`."""
-
-    def once(count: jax.Array, t: jax.Array) -> dict[str, Any]:
+    def once(last_t: jax.Array) -> dict[str, Any]:
+        t = safe_increment(last_t)
         c1, c2, c3 = 1 / (1 - b1**t), 1 / (1 - b2**t), 1 / (1 - b3**t)
-        return {"c1": c1, "c2": c2, "c3": c3, "is_first": count == 0}
+        return {"t": t, "is_first": last_t == 0, "c1": c1, "c2": c2, "c3": c3}
 
     def step(
         g: jax.Array,
         m: jax.Array,
         v: jax.Array,
         n: jax.Array,
-        g_last: jax.Array,
+        last_g: jax.Array,
         c1: jax.Array,
         c2: jax.Array,
         c3: jax.Array,
         is_first: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-        d = jnp.where(is_first, 0.0, g - g_last)
+        d = jnp.where(is_first, 0.0, g - last_g)
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * d
         n = b3 * n + (1 - b3) * abs_sq(g + (1 - b2) * d)
@@ -162,7 +119,14 @@ def _scale_by_adan(
 
     moment = first_moment()
     return LeafRule(
-        step, _State, once=once, m=moment, v=moment, n=second_moment(nu_dtype), g_last=moment
+        step,
+        ScaleByAdanState,
+        once=once,
+        m=moment,
+        v=moment,
+        n=second_moment(nu_dtype),
+        g=moment,
+        t=np.int32(0),
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from grad_core import (
     Decay,
@@ -26,9 +27,7 @@ from grad_core import (
     LeafRule,
     LearningRate,
     NonNegative,
-    Params,
     Real,
-    TreeRule,
     Updates,
     chain,
     example,
@@ -36,10 +35,8 @@ from grad_core import (
     rule,
     scale,
     scale_by_learning_rate,
-    structure,
     transformation,
 )
-from grad_optimizers._leafwise import on_leaves
 from grad_optimizers.adam import scale_by_adam
 
 
@@ -60,7 +57,7 @@ class ScheduledOptimisticGradientState(NamedTuple):
 @rule
 def scale_by_optimistic_gradient(
     alpha: Real = 1.0, beta: Real = 1.0, *, accumulator_dtype: DType | None = None
-) -> TreeRule:
+) -> LeafRule:
     """Adds to a gradient how it changed: u = alpha * g + beta * (g - previous g).
 
     Args:
@@ -80,28 +77,23 @@ def scale_by_optimistic_gradient(
       >>> updates
       Array(5., dtype=float32)
     """
-    first = first_moment(accumulator_dtype)
 
-    def init(params: Params) -> ScaleByOptimisticGradientState:
-        structure.check_inexact(params, "params")
-        return ScaleByOptimisticGradientState(
-            is_initial_step=jnp.asarray(True), previous_gradient=jax.tree.map(first, params)
-        )
+    def once(is_initial_step: jax.Array) -> dict[str, Any]:
+        # The first gradient counts as unchanged.
+        return {"b": jnp.where(is_initial_step, 0.0, beta), "is_initial_step": False}
 
-    def update(
-        updates: Updates, state: ScaleByOptimisticGradientState, params: Params | None
-    ) -> tuple[Updates, ScaleByOptimisticGradientState]:
-        seen = 1 - state.is_initial_step.astype(jnp.int8)  # beta is 0 at first
+    def step(
+        g: jax.Array, previous_gradient: jax.Array, b: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        return alpha * g + b * (g - previous_gradient), g
 
-        def step(g: jax.Array, previous: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return alpha * g + seen * beta * (g - previous), g
-
-        updates, gradients = on_leaves(
-            step, updates, previous_gradient=(state.previous_gradient, first)
-        )
-        return updates, ScaleByOptimisticGradientState(jnp.asarray(False), gradients)
-
-    return TreeRule(update, init)
+    return LeafRule(
+        step,
+        ScaleByOptimisticGradientState,
+        once=once,
+        is_initial_step=np.bool_(True),
+        previous_gradient=first_moment(accumulator_dtype),
+    )
 
 
 @rule

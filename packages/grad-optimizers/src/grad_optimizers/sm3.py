@@ -26,10 +26,9 @@ from grad_core import (
     Decay,
     DType,
     GradientTransformationExtraArgs,
+    LeafRule,
     LearningRate,
     NonNegative,
-    Params,
-    TreeRule,
     Updates,
     abs_sq,
     chain,
@@ -40,10 +39,8 @@ from grad_core import (
     safe_sqrt,
     scale_by_learning_rate,
     second_moment,
-    structure,
     transformation,
 )
-from grad_optimizers._leafwise import on_leaves
 
 
 class ScaleBySM3State(NamedTuple):
@@ -61,7 +58,7 @@ def scale_by_sm3(
     *,
     mu_dtype: DType | None = None,
     nu_dtype: DType | None = None,
-) -> TreeRule:
+) -> LeafRule:
     """SM3's direction, the momentum of g / sqrt(v + eps); see the module for the rest.
 
     Args:
@@ -83,45 +80,25 @@ def scale_by_sm3(
       >>> tx.update(jnp.array([3.0, -0.1]), tx.init(jnp.zeros(2)))[0].round(4)
       Array([ 1., -1.], dtype=float32)
     """
-    first_m = first_moment(mu_dtype)
 
     def first_accumulators(p: Any) -> list[jax.Array]:
         zeros = second_moment(nu_dtype)(p)
         axes = range(zeros.ndim)
-        if zeros.ndim == 0:
-            return [zeros]
-        return [jnp.sum(zeros, [a for a in axes if a != k]) for k in axes]
-
-    def init(params: Params) -> ScaleBySM3State:
-        structure.check_inexact(params, "params")
-        return ScaleBySM3State(
-            mu=jax.tree.map(first_accumulators, params), nu=jax.tree.map(first_m, params)
-        )
+        return [jnp.sum(zeros, [a for a in axes if a != k]) for k in axes] or [zeros]
 
     def step(
-        g: jax.Array, mu: list[jax.Array], m: jax.Array
+        g: jax.Array, mu: list[jax.Array], nu: jax.Array
     ) -> tuple[jax.Array, list[jax.Array], jax.Array]:
         axes = range(g.ndim)
         along = [jnp.expand_dims(x, [a for a in axes if a != k]) for k, x in enumerate(mu)]
         new: Any = 1 - b2
         new = jnp.where(new == 0, 1.0, new)
-        nu = b2 * functools.reduce(jnp.minimum, along) + new * abs_sq(g)
-        if g.ndim:
-            mu = [jnp.max(nu, [a for a in axes if a != k], initial=0.0) for k in axes]
-        else:
-            mu = [nu]
-        m = b1 * m + (1 - b1) * safe_divide(g, safe_sqrt(nu + eps))
+        v = b2 * functools.reduce(jnp.minimum, along) + new * abs_sq(g)
+        mu = [jnp.max(v, [a for a in axes if a != k], initial=0.0) for k in axes] or [v]
+        m = b1 * nu + (1 - b1) * safe_divide(g, safe_sqrt(v + eps))
         return m, mu, m
 
-    def update(
-        updates: Updates, state: ScaleBySM3State, params: Params | None
-    ) -> tuple[Updates, ScaleBySM3State]:
-        updates, mu, nu = on_leaves(
-            step, updates, mu=(state.mu, first_accumulators), nu=(state.nu, first_m)
-        )
-        return updates, ScaleBySM3State(mu=mu, nu=nu)
-
-    return TreeRule(update, init)
+    return LeafRule(step, ScaleBySM3State, mu=first_accumulators, nu=first_moment(mu_dtype))
 
 
 @example(1e-2)
