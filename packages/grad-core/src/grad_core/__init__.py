@@ -7,9 +7,11 @@ write a transformation of your own, start from `rule` and `LeafRule`.
 from grad_core import projections, tree, tree_utils
 from grad_core.adding import (
     AddDecayedWeightsState,
+    AdditiveWeightDecayState,
     AddNoiseState,
     add_decayed_weights,
     add_noise,
+    additive_weight_decay,
 )
 from grad_core.averaging import (
     EmaState,
@@ -41,6 +43,7 @@ from grad_core.conformance import (
     conformance_of,
     example,
     exempt,
+    needs_extra_args,
 )
 from grad_core.constraining import (
     NonNegativeParamsState,
@@ -168,6 +171,7 @@ __all__ = [
     "AdaptiveGradClipState",
     "AddDecayedWeightsState",
     "AddNoiseState",
+    "AdditiveWeightDecayState",
     "ArrayTree",
     "ClipByGlobalNormState",
     "ClipState",
@@ -215,6 +219,7 @@ __all__ = [
     "adaptive_grad_clip",
     "add_decayed_weights",
     "add_noise",
+    "additive_weight_decay",
     "apply_updates",
     "centralize",
     "chain",
@@ -238,6 +243,7 @@ __all__ = [
     "matrix_inverse_pth_root",
     "multi_transform",
     "named_chain",
+    "needs_extra_args",
     "nnls",
     "normalize_by_update_norm",
     "partition",

@@ -19,7 +19,7 @@ from grad_core.transformations import rule, transformation
 from grad_core.tree import random_like
 from grad_core.types import EmptyState, GradientTransformation, Params, Updates
 
-AddDecayedWeightsState = EmptyState
+AddDecayedWeightsState = AdditiveWeightDecayState = EmptyState
 
 
 class WeightDecaySchedule(NamedTuple):
@@ -70,6 +70,10 @@ def add_decayed_weights(
     """
     decay = add_weights(weight_decay)
     return decay if mask is None else masked(decay, mask)
+
+
+additive_weight_decay = add_decayed_weights
+"""The name of `add_decayed_weights` in the first releases."""
 
 
 @rule

@@ -11,11 +11,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Conformance(NamedTuple):
-    """How the suite calls a factory, and which properties it may break, with the reasons."""
+    """How the suite calls a factory and ``update``, and which properties it may break, and why."""
 
     args: tuple[object, ...] = ()
     kwargs: Mapping[str, object] = {}
+    extra_args: Mapping[str, object] = {}
     exceptions: Mapping[str, str] = {}
+    promises: Mapping[str, Any] = {}
 
 
 def conformance_of(factory: Callable[..., Any]) -> Conformance:
@@ -37,6 +39,50 @@ def example(*args: object, **kwargs: object) -> Callable[[F], F]:
 
     def mark(factory: F) -> F:
         return _mark(factory, conformance_of(factory)._replace(args=args, kwargs=kwargs))
+
+    return mark
+
+
+def needs_extra_args(**extra_args: object) -> Callable[[F], F]:
+    """Tells the conformance suite which extra arguments ``update`` requires, and gives values.
+
+    Where the suite minimises a loss, it passes the true ``value``, ``grad`` and ``value_fn``
+    instead.
+
+    Example:
+      >>> import grad_core
+      >>> @grad_core.needs_extra_args(value=2.0)
+      ... @grad_core.rule
+      ... def scale_by_value() -> grad_core.LeafRule:
+      ...     return grad_core.LeafRule(
+      ...         lambda g, value: value * g, once=lambda value: {"value": value}
+      ...     )
+    """
+
+    def mark(factory: F) -> F:
+        return _mark(factory, conformance_of(factory)._replace(extra_args=extra_args))
+
+    return mark
+
+
+def promises(**promised: object) -> Callable[[F], F]:
+    """Tells the conformance suite what holds of this factory beyond what holds of all.
+
+    The suite's docstring says which promises it knows. One that depends on the call is a function
+    that asks for arguments of the factory by name.
+
+    Example:
+      >>> import grad_core
+      >>> @grad_core.example(0.1, 10)
+      ... @promises(boundaries=lambda warmup_steps: (warmup_steps,), is_continuous=True)
+      ... @grad_core.schedule
+      ... def warmup(peak: grad_core.Real, warmup_steps: grad_core.Real) -> grad_core.Schedule:
+      ...     return lambda count: peak * (count / warmup_steps).clip(0, 1)
+    """
+
+    def mark(factory: F) -> F:
+        known = conformance_of(factory)
+        return _mark(factory, known._replace(promises={**known.promises, **promised}))
 
     return mark
 

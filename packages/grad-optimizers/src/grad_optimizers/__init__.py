@@ -42,6 +42,7 @@ from grad_optimizers.amsgrad import (
     scale_by_amsgrad,
 )
 from grad_optimizers.fromage import (
+    ScaleByFromageState,
     fromage,
 )
 from grad_optimizers.lamb import (
@@ -73,6 +74,7 @@ from grad_optimizers.optimistic import (
     optimistic_gradient_descent,
     scale_by_optimistic_gradient,
 )
+from grad_optimizers.polyak import polyak_sgd, scale_by_polyak
 from grad_optimizers.radam import (
     radam,
     scale_by_radam,
@@ -113,6 +115,7 @@ __all__ = [
     "ScaleByAdanState",
     "ScaleByAmsgradState",
     "ScaleByBeliefState",
+    "ScaleByFromageState",
     "ScaleByLionState",
     "ScaleByNovogradState",
     "ScaleByRStdDevState",
@@ -141,6 +144,7 @@ __all__ = [
     "optimistic_adam",
     "optimistic_adam_v2",
     "optimistic_gradient_descent",
+    "polyak_sgd",
     "radam",
     "rmsprop",
     "rprop",
@@ -154,6 +158,7 @@ __all__ = [
     "scale_by_lion",
     "scale_by_novograd",
     "scale_by_optimistic_gradient",
+    "scale_by_polyak",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",

@@ -15,7 +15,9 @@ References:
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
+
+import jax
 
 from grad_core import (
     GradientTransformationExtraArgs,
@@ -29,6 +31,12 @@ from grad_core import (
     scale_by_trust_ratio,
     transformation,
 )
+
+
+class ScaleByFromageState(NamedTuple):
+    """What `fromage` kept in the first releases, for code that names it; now it keeps nothing."""
+
+    count: jax.Array  # type: ignore[assignment]  # tuple.count
 
 
 @example(1e-2)

@@ -77,18 +77,16 @@ def scale_by_optimistic_gradient(
       >>> updates
       Array(5., dtype=float32)
     """
+    return _optimistic_rule(alpha, beta, accumulator_dtype)
 
+
+def _optimistic_rule(alpha: Real, beta: Real, accumulator_dtype: DType | None) -> LeafRule:
     def once(is_initial_step: jax.Array) -> dict[str, Any]:
-        # The first gradient counts as unchanged.
-        return {"b": jnp.where(is_initial_step, 0.0, beta), "is_initial_step": False}
-
-    def step(
-        g: jax.Array, previous_gradient: jax.Array, b: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        return alpha * g + b * (g - previous_gradient), g
+        b = jnp.where(is_initial_step, 0.0, beta)
+        return {"a": alpha, "b": b, "is_initial_step": False}
 
     return LeafRule(
-        step,
+        _optimistic_step,
         ScaleByOptimisticGradientState,
         once=once,
         is_initial_step=np.bool_(True),
@@ -96,23 +94,26 @@ def scale_by_optimistic_gradient(
     )
 
 
+def _optimistic_step(
+    g: jax.Array, previous_gradient: jax.Array, a: jax.Array, b: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    return a * g + b * (g - previous_gradient), g
+
+
 @rule
-def _scheduled_optimism(
-    alpha: LearningRate, beta: LearningRate, accumulator_dtype: DType | None = None
+def _optimism(
+    learning_rate: LearningRate, optimism: LearningRate, accumulator_dtype: DType | None
 ) -> LeafRule:
-    """`scale_by_optimistic_gradient` with schedules."""
+    """`scale_by_optimistic_gradient`, with weights that may be schedules."""
+    if not (callable(learning_rate) or callable(optimism)):
+        return _optimistic_rule(learning_rate, optimism, accumulator_dtype)
 
     def once(count: jax.Array) -> dict[str, Any]:
-        weights = [w(count) if callable(w) else w for w in (alpha, beta)]
-        return {"a": weights[0], "b": jnp.where(count == 0, 0.0, weights[1])}
-
-    def step(
-        g: jax.Array, previous_gradient: jax.Array, a: jax.Array, b: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        return a * g + b * (g - previous_gradient), g
+        a, b = (x(count) if callable(x) else x for x in (learning_rate, optimism))
+        return {"a": a, "b": jnp.where(count == 0, 0.0, b)}
 
     return LeafRule(
-        step,
+        _optimistic_step,
         ScheduledOptimisticGradientState,
         once=once,
         previous_gradient=first_moment(accumulator_dtype),
@@ -199,15 +200,9 @@ def optimistic_adam(
       [-0.1]
     """
     optimism = learning_rate if optimism is None else optimism
-    if callable(learning_rate) or callable(optimism):
-        optimistic = _scheduled_optimism(learning_rate, optimism, accumulator_dtype)
-    else:
-        optimistic = scale_by_optimistic_gradient(
-            learning_rate, optimism, accumulator_dtype=accumulator_dtype
-        )
     return chain(
         scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, nu_dtype=nu_dtype),
-        optimistic,
+        _optimism(learning_rate, optimism, accumulator_dtype),
         scale(-1.0),
     )
 

@@ -48,6 +48,7 @@ class Subject:
       factory: The factory.
       name: Its name.
       tx: What the example call makes.
+      runner: The same, with the extra arguments of ``update`` that its module gives filled in.
     """
 
     def __init__(self, factory: Factory) -> None:
@@ -94,6 +95,21 @@ class Subject:
         )
         return made  # type: ignore[no-any-return]
 
+    def filled(self, tx: GradientTransformation) -> GradientTransformation:
+        """A transformation with the extra arguments of ``update`` filled in, if it needs some."""
+        extra_args = self.conformance.extra_args
+        if not extra_args:
+            return tx
+        return tx._replace(update=functools.partial(tx.update, **extra_args))
+
+    @functools.cached_property
+    def runner(self) -> GradientTransformation:
+        return self.filled(self.tx)
+
+    def make_runner(self, **changes: object) -> GradientTransformation:
+        """What `make` makes, with the extra arguments filled in."""
+        return self.filled(self.make(**changes))
+
     @functools.cached_property
     def parameters(self) -> dict[str, Parameter]:
         """What annotations say of the arguments; nothing if the factory is not decorated."""
@@ -124,7 +140,7 @@ class Subject:
     def reference(self) -> tuple[list[Tree], Tree]:
         """The updates and the last state of three eager steps on `sample`."""
         params, gradients = sample()
-        return take_steps(self.tx, params, gradients)
+        return take_steps(self.runner, params, gradients)
 
 
 @functools.lru_cache(maxsize=256)

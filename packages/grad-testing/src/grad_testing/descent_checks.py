@@ -3,7 +3,7 @@
 import inspect
 
 import grad_core
-from grad_testing.checking import Factory, require, subject_of
+from grad_testing.checking import Factory, Subject, require, sample, subject_of
 from grad_testing.problems import (
     Problem,
     minimise,
@@ -20,8 +20,8 @@ SMALL = 0.01
 def decreases_convex_loss(factory: Factory) -> None:
     """The loss of a convex problem decreases.
 
-    A factory with an argument ``learning_rate`` makes steps, which are taken as they are. What
-    others make of a gradient is taken for a direction, and multiplied by -0.01.
+    A transformation with a learning rate makes steps, which are taken as they are. What others make
+    of a gradient is taken for a direction, and multiplied by -0.01.
     """
     _require_descent(factory, quadratic())
 
@@ -38,11 +38,21 @@ def decreases_stochastic_loss(factory: Factory) -> None:
 
 def _require_descent(factory: Factory, problem: Problem) -> None:
     subject = subject_of(factory)
-    makes_steps = "learning_rate" in inspect.signature(factory).parameters
+    makes_steps = _makes_steps(subject)
     tx = subject.tx if makes_steps else grad_core.chain(subject.tx, grad_core.scale(-SMALL))
-    before, after = minimise(problem, tx)
+    before, after = minimise(problem, tx, tuple(subject.conformance.extra_args))
     require(
         after < 0.999 * before,
         f"{subject.name}: in {problem.steps} steps, the loss of the {problem.name} should "
         f"decrease, but went from {before:g} to {after:g}",
     )
+
+
+def _makes_steps(subject: Subject) -> bool:
+    if "learning_rate" in inspect.signature(subject.factory).parameters:
+        return True
+    try:
+        grad_core.current_learning_rate(subject.tx, subject.tx.init(sample()[0]))
+    except ValueError:
+        return False
+    return True

@@ -25,7 +25,7 @@ def integer_leaves_are_refused(factory: Factory) -> None:
     subject = subject_of(factory)
     whole = {"layer": {"steps": jnp.arange(3), "w": jnp.ones(3)}}
     real = jax.tree.map(lambda x: x.astype("float32"), whole)
-    tx = subject.tx
+    tx = subject.runner
 
     def everything(params: Any, gradients: Any) -> Any:
         return tx.update(gradients, tx.init(params), params)
@@ -42,8 +42,8 @@ def missing_params_are_named(factory: Factory) -> None:
     """Without parameters, ``update`` gives the same, or raises a ValueError that asks for them."""
     subject = subject_of(factory)
     params, gradients = sample()
-    state = subject.tx.init(params)
-    for what, run in _runs(lambda g, s: subject.tx.update(g, s)):
+    state = subject.runner.init(params)
+    for what, run in _runs(lambda g, s: subject.runner.update(g, s)):
         try:
             updates, _ = run(gradients[0], state)
         except Exception as error:
@@ -66,7 +66,7 @@ def wrong_trees_are_named(factory: Factory) -> None:
     missing = {**params, "layer": {"kernel": layer["kernel"]}}
     larger = {**params, "layer": {**layer, "surplus": jnp.ones(2)}}
     reshaped = {**params, "layer": {**layer, "kernel": jnp.ones((1, 3))}}
-    tx = subject.tx
+    tx = subject.runner
     state = tx.init(params)
     keeps_leaves = any(np.ndim(x) == 2 for x in jax.tree.leaves(state))
     notices = keeps_leaves or _needs_params(subject, params)
@@ -92,7 +92,7 @@ def _runs(function: Callable[..., Any]) -> list[tuple[str, Callable[..., Any]]]:
 
 
 def _needs_params(subject: Subject, params: Any) -> bool:
-    return _error(subject.tx.update, params, subject.tx.init(params)) is not None
+    return _error(subject.runner.update, params, subject.runner.init(params)) is not None
 
 
 def _error(call: Callable[..., Any], *args: Any) -> Exception | None:

@@ -45,10 +45,10 @@ def takes_trees(factory: Factory, kind: str) -> None:
     """
     subject = subject_of(factory)
     params, gradients, leaves, updates, pick = sample_of(kind)
-    expected, _ = take_steps(subject.tx, leaves, [updates] * 2)
-    state = first = subject.tx.init(params)
+    expected, _ = take_steps(subject.runner, leaves, [updates] * 2)
+    state = first = subject.runner.init(params)
     for i in range(2):
-        found, state = subject.tx.update(gradients, state, params)
+        found, state = subject.runner.update(gradients, state, params)
         what = f"{subject.name} on {kind}: update {i + 1}"
         require_same_types(state, first, f"{what}: the state")
         structures: list[Any] = [jax.tree.structure(found), jax.tree.structure(gradients)]
@@ -65,7 +65,7 @@ def works_in_dtype(factory: Factory, dtype: str) -> None:
     subject = subject_of(factory)
     with jax.enable_x64(dtype == "float64"):
         params, gradients = sample(dtype)
-        updates, state = take_steps(subject.tx, params, gradients)
+        updates, state = take_steps(subject.runner, params, gradients)
         what = f"{subject.name} in {dtype}"
         for step, g in zip(updates, gradients, strict=True):
             require_same_types(step, g, f"{what}: updates", weak=False)
@@ -77,9 +77,9 @@ def agrees_with_float32(factory: Factory, dtype: str) -> None:
     subject = subject_of(factory)
     with jax.enable_x64(dtype == "float64"):
         params, gradients = sample(dtype)
-        updates, _ = take_steps(subject.tx, params, gradients[:1])
+        updates, _ = take_steps(subject.runner, params, gradients[:1])
         single = jax.tree.map(lambda x: x.astype("float32"), (params, gradients[:1]))
-        expected, _ = take_steps(subject.tx, *single)
+        expected, _ = take_steps(subject.runner, *single)
         tolerance = tolerance_for("float32" if dtype == "float64" else dtype)
         require_close(updates, expected, f"{subject.name} in {dtype}: the first update", tolerance)
 
@@ -90,9 +90,9 @@ def zero_gradients_are_finite(factory: Factory, dtype: str) -> None:
     with jax.enable_x64(dtype == "float64"):
         params, gradients = sample(dtype)
         zero = jax.tree.map(jnp.zeros_like, params)
-        found = take_steps(subject.tx, params, [zero, zero, gradients[0], zero])
+        found = take_steps(subject.runner, params, [zero, zero, gradients[0], zero])
         require_finite(found, f"{subject.name} in {dtype} with zero gradients")
-        at_zero = take_steps(subject.tx, zero, [zero, zero])
+        at_zero = take_steps(subject.runner, zero, [zero, zero])
         require_finite(at_zero, f"{subject.name} in {dtype} with zero gradients and parameters")
 
 
@@ -107,7 +107,7 @@ def extreme_gradients_are_finite(factory: Factory, dtype: str) -> None:
         params, gradients = sample(dtype)
         for name, size in _extremes(dtype).items():
             extreme = jax.tree.map(lambda p, size=size: jnp.full_like(p, size), params)
-            updates, _ = take_steps(subject.tx, params, [extreme, gradients[0]])
+            updates, _ = take_steps(subject.runner, params, [extreme, gradients[0]])
             require_finite(updates, f"{subject.name} in {dtype} with {name} gradients")
 
 

@@ -68,8 +68,10 @@ def end_points_are_legal(factory: Factory) -> None:
             ends |= {0.0, -subject.numbers[name]}
         if not subject.parameters[name].schedulable or name in subject.numbers:
             for end in sorted(ends):
-                tx = subject.make(**{name: type(subject.numbers.get(name, 0.0))(end)})
-                require_finite(take_steps(tx, params, gradients), f"{tx!r}")
+                value = type(subject.numbers.get(name, 0.0))(end)
+                tx = subject.make_runner(**{name: value})
+                what = f"{subject.name}({name}={value!r})"
+                require_finite(take_steps(tx, params, gradients), what)
 
 
 def numbers_may_be_traced(factory: Factory) -> None:
@@ -80,7 +82,7 @@ def numbers_may_be_traced(factory: Factory) -> None:
     params, gradients = sample()
 
     def updates_at(numbers: dict[str, Any]) -> Any:
-        return take_steps(subject.make(**numbers), params, gradients[:2])[0]
+        return take_steps(subject.make_runner(**numbers), params, gradients[:2])[0]
 
     arrays = {name: jnp.asarray(x) for name, x in subject.numbers.items()}
     expected = subject.reference[0][:2]
@@ -108,7 +110,7 @@ def schedules_stand_for_numbers(factory: Factory) -> None:
             counts.append(count)
             return value
 
-        tx = subject.make(**{name: constant})
+        tx = subject.make_runner(**{name: constant})
         what = f"{subject.name}: with a constant schedule for {name}"
         updates, _ = take_steps(tx, params, gradients)
         require_close(updates, subject.reference[0], f"{what}, updates")
@@ -126,7 +128,7 @@ def gradients_flow(factory: Factory) -> None:
     numbers = {name: jnp.asarray(x, jnp.float32) for name, x in subject.numbers.items()}
 
     def size(numbers: Any, gradients: Any, params: Any) -> jax.Array:
-        updates, _ = take_steps(subject.make(**numbers), params, gradients)
+        updates, _ = take_steps(subject.make_runner(**numbers), params, gradients)
         total: jax.Array = sum((jnp.sum(u**2 + u) for u in jax.tree.leaves(updates)), jnp.zeros(()))
         return total
 

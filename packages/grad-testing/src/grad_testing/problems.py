@@ -1,6 +1,6 @@
 """Small deterministic problems to minimise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -79,12 +79,16 @@ def stochastic_least_squares() -> Problem:
     return Problem("stochastic least squares", start, loss, lambda p: mean_squares(p, x, y))
 
 
-def minimise(problem: Problem, tx: GradientTransformation) -> tuple[float, float]:
+def minimise(
+    problem: Problem, tx: GradientTransformation, extra_names: Sequence[str] = ()
+) -> tuple[float, float]:
     """The loss of a problem before and after its steps.
 
     Args:
       problem: The problem.
       tx: A transformation that turns gradients into steps.
+      extra_names: The extra arguments that its ``update`` needs, of ``value``, ``grad`` and
+        ``value_fn``: the loss at this step, its gradient, and the loss as a function.
 
     Returns:
       The loss over all data, first and last.
@@ -99,8 +103,15 @@ def minimise(problem: Problem, tx: GradientTransformation) -> tuple[float, float
 
     def step(carry: Any, i: jax.Array) -> tuple[Any, None]:
         params, state = carry
-        gradients = jax.grad(problem.loss)(params, i)
-        updates, state = tx.update(gradients, state, params)
+
+        def value_fn(params: Any) -> jax.Array:
+            return problem.loss(params, i)
+
+        value, gradients = jax.value_and_grad(value_fn)(params)
+        known = {"value": value, "grad": gradients, "value_fn": value_fn}
+        extra_args = {name: known[name] for name in extra_names}
+        update: Any = tx.update
+        updates, state = update(gradients, state, params, **extra_args)
         return (apply_updates(params, updates), state), None
 
     @jax.jit

@@ -45,7 +45,7 @@ def sharding_changes_nothing(factory: Factory, mesh: jax.sharding.Mesh) -> None:
       mesh: A mesh with the axes ``data`` and ``model``, automatic or explicit.
     """
     subject = subject_of(factory)
-    tx = subject.tx
+    tx = subject.runner
     shapes = [shape for shape, _ in SPECS.values()]
     params, *gradients = (dict(zip(SPECS, numbered(shapes, i), strict=True)) for i in range(3))
     expected, _ = take_steps(tx, params, gradients)

@@ -28,7 +28,7 @@ def state_holds_only_arrays(factory: Factory) -> None:
     """Each leaf of a state, first and later, is a `jax.Array`."""
     subject = subject_of(factory)
     params, _ = sample()
-    for when, state in (("init", subject.tx.init(params)), ("update", subject.reference[1])):
+    for when, state in (("init", subject.runner.init(params)), ("update", subject.reference[1])):
         for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
             place = f"{subject.name}: after {when}, state{jax.tree_util.keystr(path)}"
             require(isinstance(leaf, jax.Array), f"{place} should be a jax.Array, but is {leaf!r}")
@@ -43,10 +43,10 @@ def state_is_a_carry(factory: Factory) -> None:
     subject = subject_of(factory)
     for dtype in ("float32", "bfloat16"):
         params, gradients = sample(dtype)
-        _require_stable(subject.name, subject.tx, params, gradients)
+        _require_stable(subject.name, subject.runner, params, gradients)
     weak = {"w": jax.numpy.asarray(1.0)}
-    _require_stable(subject.name, subject.tx, weak, [weak] * 3)
-    _require_stable(subject.name, subject.tx, {"w": 1.0}, [{"w": jax.numpy.ones(())}] * 3)
+    _require_stable(subject.name, subject.runner, weak, [weak] * 3)
+    _require_stable(subject.name, subject.runner, {"w": 1.0}, [{"w": jax.numpy.ones(())}] * 3)
 
 
 def _require_stable(name: str, tx: Any, params: Any, gradients: Any) -> None:
@@ -65,7 +65,7 @@ def state_round_trips(factory: Factory) -> None:
     """A state pickled, fetched to the host, or flattened and rebuilt goes on as it would have."""
     subject = subject_of(factory)
     params, gradients = sample()
-    _, state = take_steps(subject.tx, params, gradients[:1])
+    _, state = take_steps(subject.runner, params, gradients[:1])
     trips = {
         "pickled": pickle.loads(pickle.dumps(state)),
         "flattened": jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(state)),
@@ -74,7 +74,7 @@ def state_round_trips(factory: Factory) -> None:
     for how, back in trips.items():
         what = f"{subject.name}: a state {how}"
         require_close(back, state, what)
-        updates, after = take_steps(subject.tx, params, gradients[1:], back)
+        updates, after = take_steps(subject.runner, params, gradients[1:], back)
         require_close(updates, subject.reference[0][1:], f"{what}: the next updates")
         require_close(after, subject.reference[1], f"{what}: the next state")
 
@@ -83,11 +83,11 @@ def init_takes_shapes(factory: Factory) -> None:
     """``jax.eval_shape(init, params)`` works, and so does ``init`` on `ShapeDtypeStruct` leaves."""
     subject = subject_of(factory)
     params, _ = sample()
-    state = subject.tx.init(params)
+    state = subject.runner.init(params)
     shapes = jax.eval_shape(lambda: params)
-    abstract = jax.eval_shape(subject.tx.init, params)
+    abstract = jax.eval_shape(subject.runner.init, params)
     require_same_types(abstract, state, f"{subject.name}: jax.eval_shape(init)", weak=False)
-    made = subject.tx.init(shapes)
+    made = subject.runner.init(shapes)
     require_same_types(made, state, f"{subject.name}: init of shapes", weak=False)
     for leaf in jax.tree.leaves(made):
         usable = isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)

@@ -38,14 +38,14 @@ def is_pure(factory: Factory) -> None:
     subject = subject_of(factory)
     params, gradients = jax.device_get(sample())  # arrays of NumPy could be changed in place
     params, gradients = jax.tree.map(np.array, (params, gradients))
-    state = jax.tree.map(_writable, subject.tx.init(params))
+    state = jax.tree.map(_writable, subject.runner.init(params))
     inputs = gradients[0], state, params
     before = copy.deepcopy(inputs)
-    first = subject.tx.update(*inputs)
+    first = subject.runner.update(*inputs)
     require_close(inputs, before, f"{subject.name}: update changed its inputs")
-    require_close(subject.tx.update(*inputs), first, f"{subject.name}: update called twice")
+    require_close(subject.runner.update(*inputs), first, f"{subject.name}: update called twice")
     require_close(inputs, before, f"{subject.name}: update changed its inputs")
-    require_close(subject.tx.init(params), before[1], f"{subject.name}: init called twice")
+    require_close(subject.runner.init(params), before[1], f"{subject.name}: init called twice")
     require_close(params, before[2], f"{subject.name}: init changed its inputs")
 
 
@@ -57,13 +57,13 @@ def jit_changes_nothing(factory: Factory) -> None:
     """Inside `jax.jit`, ``init`` and ``update`` give what they give outside."""
     subject = subject_of(factory)
     params, gradients = sample()
-    state = jax.jit(subject.tx.init)(params)
-    eager_state = subject.tx.init(params)
+    state = jax.jit(subject.runner.init)(params)
+    eager_state = subject.runner.init(params)
     require_same_types(state, eager_state, f"{subject.name}: init under jit")
     require_close(state, eager_state, f"{subject.name}: init under jit")
     _require_reference(
         subject,
-        take_steps(subject.tx, params, gradients, state, jax.jit(subject.tx.update)),
+        take_steps(subject.runner, params, gradients, state, jax.jit(subject.runner.update)),
         "under jit",
     )
 
@@ -75,10 +75,10 @@ def scan_is_a_loop(factory: Factory) -> None:
     stacked = jax.tree.map(lambda *g: jnp.stack(g), *gradients)
 
     def step(state: Any, g: Any) -> tuple[Any, Any]:
-        updates, state = subject.tx.update(g, state, params)
+        updates, state = subject.runner.update(g, state, params)
         return state, updates
 
-    state, updates = jax.lax.scan(step, subject.tx.init(params), stacked)
+    state, updates = jax.lax.scan(step, subject.runner.init(params), stacked)
     taken = [jax.tree.map(lambda u, i=i: u[i], updates) for i in range(len(gradients))]
     _require_reference(subject, (taken, state), "under scan")
 
@@ -91,7 +91,7 @@ def vmap_is_a_loop(factory: Factory) -> None:
     batch = jax.tree.map(lambda *x: jnp.stack(x), *problems)
 
     def solve(params: Any, gradients: Any) -> Any:
-        return take_steps(subject.tx, params, gradients)
+        return take_steps(subject.runner, params, gradients)
 
     updates, state = jax.vmap(solve)(*batch)
     for i, problem in enumerate(problems):
@@ -105,8 +105,8 @@ def donation_changes_nothing(factory: Factory) -> None:
     subject = subject_of(factory)
     params, gradients = sample()
     before, _ = sample()  # not device_get: its views would keep the buffers from being donated
-    update = jax.jit(subject.tx.update, donate_argnums=(0, 1))
-    found = take_steps(subject.tx, params, gradients, update=update)
+    update = jax.jit(subject.runner.update, donate_argnums=(0, 1))
+    found = take_steps(subject.runner, params, gradients, update=update)
     _require_reference(subject, found, "with donation")
     require_close(params, before, f"{subject.name}: the parameters, after the state was donated")
 
@@ -116,9 +116,10 @@ def extra_arguments_are_ignored(factory: Factory) -> None:
     subject = subject_of(factory)
     params, gradients = sample()
     tx = subject.tx if takes_extra_arguments(subject.tx) else grad_core.chain(subject.tx)
+    extra_args = {**subject.conformance.extra_args, "nobody_asks_for_this": 1.0}
     for each in (tx, grad_core.with_extra_args_support(subject.tx)):
         update: Any = each.update
-        updates, _ = update(gradients[0], each.init(params), params, nobody_asks_for_this=1.0)
+        updates, _ = update(gradients[0], each.init(params), params, **extra_args)
         expected = subject.reference[0][0]
         require_close(updates, expected, f"{subject.name}: with an extra argument, updates")
 

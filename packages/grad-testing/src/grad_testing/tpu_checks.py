@@ -26,8 +26,8 @@ def compiles_for_tpu(factory: Factory, device: jax.Device) -> None:
 
     shapes = {name: _abstract(shape, "float32") for name, shape in SHAPES.items()}
     params = on_device(shapes)
-    state = on_device(jax.eval_shape(subject.tx.init, shapes))
-    update = jax.jit(subject.tx.update, donate_argnums=(0, 1))
+    state = on_device(jax.eval_shape(subject.runner.init, shapes))
+    update = jax.jit(subject.runner.update, donate_argnums=(0, 1))
     analysis = update.trace(params, state, params).lower().compile().memory_analysis()
     largest = max(x.size * x.dtype.itemsize for x in jax.tree.leaves(params))
     temporary = analysis.temp_size_in_bytes

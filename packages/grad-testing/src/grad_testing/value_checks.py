@@ -129,7 +129,7 @@ def can_be_a_static_argument(factory: Factory) -> None:
     @functools.partial(jax.jit, static_argnums=0)
     def step(tx: GradientTransformation, g: Any, s: Any, p: Any) -> Any:
         traces.append(tx)
-        return tx.update(g, s, p)
+        return subject.filled(tx).update(g, s, p)
 
     for _ in range(2):
         tx = subject.make()
@@ -144,8 +144,8 @@ def numbers_do_not_recompile(factory: Factory) -> None:
     if not others:
         raise DoesNotApply("it takes no numbers")
     params, gradients = sample()
-    take_steps(subject.tx, params, gradients)
-    other = subject.make(**others)
+    take_steps(subject.runner, params, gradients)
+    other = subject.make_runner(**others)
     with _Compilations() as compilations:
         take_steps(other, params, gradients)
     require(
@@ -203,5 +203,5 @@ def _is_compared_by_content(subject: Subject) -> bool:
 
 def _require_same_results(subject: Subject, tx: GradientTransformation, how: str) -> None:
     params, gradients = sample()
-    updates, _ = take_steps(tx, params, gradients[:1])
+    updates, _ = take_steps(subject.filled(tx), params, gradients[:1])
     require_close(updates, subject.reference[0][:1], f"{subject.name}, {how}: updates")

@@ -172,12 +172,15 @@ from grad_schedules import (
 from optax import losses, projections, schedules, transforms, tree, tree_utils
 
 __version__ = _version("optax")
+from grad_core import AdditiveWeightDecayState, additive_weight_decay
+from grad_estimators import multi_normal
+from grad_optimizers import ScaleByFromageState, polyak_sgd, scale_by_polyak
 
 __all__ = [
-    "__version__",
     "AdaptiveGradClipState",
     "AddDecayedWeightsState",
     "AddNoiseState",
+    "AdditiveWeightDecayState",
     "ArrayTree",
     "ClipByGlobalNormState",
     "ClipState",
@@ -200,6 +203,7 @@ __all__ = [
     "ScaleByAdanState",
     "ScaleByAmsgradState",
     "ScaleByBeliefState",
+    "ScaleByFromageState",
     "ScaleByLionState",
     "ScaleByNovogradState",
     "ScaleByRStdDevState",
@@ -217,6 +221,7 @@ __all__ = [
     "TransformUpdateFn",
     "Updates",
     "ZeroNansState",
+    "__version__",
     "adabelief",
     "adadelta",
     "adafactor",
@@ -229,6 +234,7 @@ __all__ = [
     "adaptive_grad_clip",
     "add_decayed_weights",
     "add_noise",
+    "additive_weight_decay",
     "amsgrad",
     "apply_updates",
     "bias_correction",
@@ -257,6 +263,7 @@ __all__ = [
     "losses",
     "masked",
     "matrix_inverse_pth_root",
+    "multi_normal",
     "multi_transform",
     "nadam",
     "nadamw",
@@ -272,6 +279,7 @@ __all__ = [
     "per_example_global_norm_clip",
     "per_example_layer_norm_clip",
     "periodic_update",
+    "polyak_sgd",
     "polynomial_schedule",
     "power_iteration",
     "projections",
@@ -297,6 +305,7 @@ __all__ = [
     "scale_by_optimistic_gradient",
     "scale_by_param_block_norm",
     "scale_by_param_block_rms",
+    "scale_by_polyak",
     "scale_by_radam",
     "scale_by_rms",
     "scale_by_rprop",
