@@ -122,6 +122,7 @@ from grad_core.schedules import (
     schedule,
 )
 from grad_core.stateless import (
+    conjugate,
     identity,
     init_empty_state,
     set_to_zero,
@@ -227,6 +228,7 @@ __all__ = [
     "clip_by_block_rms",
     "clip_by_global_norm",
     "conformance_of",
+    "conjugate",
     "current_learning_rate",
     "ema",
     "example",

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from grad_core.conformance import example, exempt
-from grad_core.rules import TreeRule
+from grad_core.rules import LeafRule, TreeRule
 from grad_core.structure import flatten, flatten_like, means_no_update
 from grad_core.transformations import rule, transformation
 from grad_core.types import (
@@ -67,6 +67,29 @@ def set_to_zero() -> TreeRule:
         return zero, state
 
     return TreeRule(update)
+
+
+@rule
+def conjugate() -> LeafRule:
+    """Conjugates complex updates, u = conj(g); real ones stay as they are.
+
+    `jax.grad` of a real loss f by complex parameters z = x + iy returns df/dx - i df/dy, the
+    conjugate of the direction in which f grows. With this transformation as the first of a chain,
+    any optimizer descends on complex parameters.
+
+    Returns:
+      A transformation without state.
+
+    Example:
+      >>> import grad_core, jax
+      >>> descent = grad_core.chain(grad_core.conjugate(), grad_core.scale(-0.5))
+      >>> z = jax.numpy.array(1 + 1j)
+      >>> gradient = jax.grad(lambda z: z.real**2 + z.imag**2)(z)
+      >>> updates, _ = descent.update(gradient, descent.init(z))
+      >>> z + updates
+      Array(0.+0.j, dtype=complex64)
+    """
+    return LeafRule(lambda g: jnp.conj(g))
 
 
 def _same_updates(updates: Any, params: Any) -> Any:

@@ -21,13 +21,15 @@ import jax
 
 from grad_core import (
     GradientTransformationExtraArgs,
+    LeafRule,
     LearningRate,
     NonNegative,
     Numeric,
+    ScaleByScheduleState,
     add_decayed_weights,
     chain,
     example,
-    scale_by_learning_rate,
+    rule,
     scale_by_trust_ratio,
     transformation,
 )
@@ -71,14 +73,25 @@ def fromage(
     """
     return chain(
         scale_by_trust_ratio(min_norm),
-        scale_by_learning_rate(_mapped(_shortened, learning_rate)),
+        _shortened_step(learning_rate),
         add_decayed_weights(_mapped(_shrinkage, learning_rate)),
     )
 
 
-def _shortened(alpha: Numeric) -> Numeric:
-    """The rate of the shrunk step, alpha / sqrt(1 + alpha^2)."""
-    return alpha / (1 + alpha * alpha) ** 0.5
+@rule
+def _shortened_step(learning_rate: LearningRate) -> LeafRule:
+    """The shrunk step, -alpha / sqrt(1 + alpha^2) * g."""
+
+    def factor(alpha: Numeric) -> Numeric:
+        return -alpha / (1 + alpha * alpha) ** 0.5
+
+    if not callable(learning_rate):
+        return LeafRule(lambda g: factor(learning_rate) * g)
+
+    def once(count: jax.Array) -> dict[str, Numeric]:
+        return {"factor": factor(learning_rate(count))}
+
+    return LeafRule(lambda g, factor: factor * g, ScaleByScheduleState, once=once)
 
 
 def _shrinkage(alpha: Numeric) -> Numeric:

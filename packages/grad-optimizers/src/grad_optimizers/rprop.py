@@ -106,7 +106,7 @@ def scale_by_rprop(
 
 @rule
 def _rprop(
-    first_step_size: Real,
+    learning_rate: Real,
     eta_minus: NonNegative,
     eta_plus: NonNegative,
     min_step_size: NonNegative,
@@ -131,7 +131,7 @@ def _rprop(
     return LeafRule(
         step,
         ScaleByRpropState,
-        step_sizes=lambda p: full_like(zeros(p), first_step_size),
+        step_sizes=lambda p: full_like(zeros(p), learning_rate),
         prev_updates=first_moment(mu_dtype),
     )
 

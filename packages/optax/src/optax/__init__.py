@@ -163,16 +163,23 @@ from grad_optimizers import (
 from grad_schedules import (
     constant_schedule,
     cosine_decay_schedule,
+    cosine_onecycle_schedule,
     exponential_decay,
+    join_schedules,
+    linear_onecycle_schedule,
     linear_schedule,
+    piecewise_constant_schedule,
+    piecewise_interpolate_schedule,
     polynomial_schedule,
+    sgdr_schedule,
     warmup_constant_schedule,
     warmup_cosine_decay_schedule,
+    warmup_exponential_decay_schedule,
 )
 from optax import losses, projections, schedules, transforms, tree, tree_utils
 
 __version__ = _version("optax")
-from grad_core import AdditiveWeightDecayState, additive_weight_decay
+from grad_core import AdditiveWeightDecayState, additive_weight_decay, conjugate
 from grad_estimators import multi_normal
 from grad_optimizers import ScaleByFromageState, polyak_sgd, scale_by_polyak
 
@@ -243,8 +250,10 @@ __all__ = [
     "clip",
     "clip_by_block_rms",
     "clip_by_global_norm",
+    "conjugate",
     "constant_schedule",
     "cosine_decay_schedule",
+    "cosine_onecycle_schedule",
     "current_learning_rate",
     "ema",
     "exponential_decay",
@@ -254,10 +263,12 @@ __all__ = [
     "identity",
     "incremental_update",
     "init_empty_state",
+    "join_schedules",
     "keep_params_nonnegative",
     "l2_loss",
     "lamb",
     "lars",
+    "linear_onecycle_schedule",
     "linear_schedule",
     "lion",
     "losses",
@@ -279,6 +290,8 @@ __all__ = [
     "per_example_global_norm_clip",
     "per_example_layer_norm_clip",
     "periodic_update",
+    "piecewise_constant_schedule",
+    "piecewise_interpolate_schedule",
     "polyak_sgd",
     "polynomial_schedule",
     "power_iteration",
@@ -320,6 +333,7 @@ __all__ = [
     "schedules",
     "set_to_zero",
     "sgd",
+    "sgdr_schedule",
     "sigmoid_binary_cross_entropy",
     "sign_sgd",
     "signum",
@@ -339,6 +353,7 @@ __all__ = [
     "update_moment_per_elem_norm",
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",
+    "warmup_exponential_decay_schedule",
     "with_extra_args_support",
     "yogi",
     "zero_nans",
