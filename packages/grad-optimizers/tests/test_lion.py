@@ -44,7 +44,7 @@ def test_modes():
     }.items():
         tx = scale_by_lion(b1=0.0, mode=mode, smooth_beta=2.0)
         np.testing.assert_allclose(tx.update(g, tx.init(g))[0], expected, rtol=1e-6)
-    text = "scale_by_lion: mode must be one of hard, smooth, refined; got 'soft'."
+    text = "scale_by_lion: mode must be one of hard, smooth, refined; got 'soft' (str)."
     with pytest.raises(ValueError, match=re.escape(text)):
         scale_by_lion(mode="soft")
 

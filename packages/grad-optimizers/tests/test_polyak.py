@@ -54,7 +54,7 @@ def test_derivatives_at_zero_are_finite():
 
 
 def test_bad_input():
-    text = "scale_by_polyak: variant must be one of sps, sps+; got 'x'."
+    text = "scale_by_polyak: variant must be one of sps, sps+; got 'x' (str)."
     with pytest.raises(ValueError, match=re.escape(text)):
         scale_by_polyak(variant="x")
     with pytest.raises(MissingArgumentError, match="value"):

@@ -7,13 +7,15 @@ A factory states what each argument may be in its signature::
 Arguments annotated with `Real`, `NonNegative`, `Decay`, ... are *numeric*: Python numbers among
 them are checked against the range when the factory is called, and all of them enter compiled code
 as operands, so that two transformations that differ only in them share one executable. Every other
-argument is *static*. Signs of learning rates are free (ascent is legal) and so are end points.
+argument is *static*; a `DType`, a ``bool``, an ``int`` and a ``Literal`` are checked too. Signs of learning rates are free
+(ascent is legal) and so are end points.
 """
 
 import math
+import operator
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import jax
@@ -47,7 +49,8 @@ Decay: TypeAlias = Annotated[Scalar, Range(0.0, 1.0, is_decay=True)]
 
 LearningRate: TypeAlias = Annotated[ScalarOrSchedule, Range()]
 StepSchedule: TypeAlias = Annotated[Callable[[jax.Array], Numeric], Range()]
-DType: TypeAlias = jax.typing.DTypeLike
+DType: TypeAlias = Annotated[jax.typing.DTypeLike, "dtype"]
+"""A floating-point or complex dtype."""
 
 
 @jax.tree_util.register_pytree_node_class
@@ -173,12 +176,54 @@ def is_users_schedule(value: object) -> bool:
     return callable(value) and not isinstance(value, TracedSchedule | EvaluatedSchedule)
 
 
+class Static(NamedTuple):
+    """What a static argument must be, in words, and whether a value is so."""
+
+    due: str
+    admits: Callable[[Any], bool]
+    is_type: bool = True
+
+    @classmethod
+    def of(cls, annotation: tuple[Any, ...]) -> "Static | None":
+        """What the members of an annotation's union say, if there is one besides None."""
+        kinds = [part for part in annotation if part is not type(None)]
+        if len(kinds) != 1:
+            return None
+        if typing.get_origin(kinds[0]) is typing.Literal:
+            choices = typing.get_args(kinds[0])
+            return cls(f"one of {', '.join(choices)}", choices.__contains__, is_type=False)
+        return _STATIC.get(kinds[0]) if isinstance(kinds[0], Hashable) else None
+
+
+def _is_inexact_dtype(value: Any) -> bool:
+    try:
+        return bool(jnp.issubdtype(jnp.dtype(value), jnp.inexact))
+    except TypeError:
+        return False
+
+
+def _is_integer(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and operator.index(value) is not None
+    except TypeError:
+        return False
+
+
+_DTYPE = Static("a floating-point or complex dtype, such as jnp.float32", _is_inexact_dtype)
+_STATIC: dict[Any, Static] = {
+    DType: _DTYPE,
+    bool: Static("True or False", lambda value: isinstance(value, bool | np.bool_)),
+    int: Static("an integer", _is_integer),
+}
+
+
 class Parameter(NamedTuple):
     """What an annotation says about one argument of a factory."""
 
     range: Range | None
     optional: bool
     schedulable: bool
+    static: "Static | None" = None
 
     @classmethod
     def of(cls, annotation: object) -> "Parameter":
@@ -190,11 +235,22 @@ class Parameter(NamedTuple):
             range=ranges[0] if ranges else None,
             optional=type(None) in parts,
             schedulable=any(typing.get_origin(p) is _CALLABLE for p in inner),
+            static=Static.of(parts),
         )
+
+    @property
+    def is_dtype(self) -> bool:
+        """Whether it is a `DType`."""
+        return self.static is _DTYPE
 
     def check(self, factory: str, name: str, value: object) -> None:
         """Raises if `value` cannot be this argument of `factory`."""
-        if self.range is None or (value is None and self.optional):
+        if value is None and self.optional:
+            return
+        if self.static is not None and not self.static.admits(value):
+            kind = TypeError if self.static.is_type else ValueError
+            raise kind(f"{factory}: {name} must be {self.static.due}; got {shown(value)}.")
+        if self.range is None:
             return
         if self.schedulable and callable(value):
             return

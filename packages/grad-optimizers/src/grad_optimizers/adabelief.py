@@ -60,6 +60,7 @@ def scale_by_belief(
     eps_root: NonNegative = 1e-16,
     *,
     nesterov: bool = False,
+    mu_dtype: DType | None = None,
     nu_dtype: DType | None = None,
 ) -> LeafRule:
     """AdaBelief's direction, u = m_hat / (sqrt(s_hat) + eps); see the module for the rest.
@@ -70,6 +71,7 @@ def scale_by_belief(
       eps: Added to the root, against division by zero.
       eps_root: Added to the mean of |g - m|^2 in each update.
       nesterov: Whether to look one step ahead.
+      mu_dtype: The dtype of the first moment; the parameter's with None.
       nu_dtype: The dtype of the mean of |g - m|^2; with None the parameter's, but at least
         float32.
 
@@ -102,7 +104,7 @@ def scale_by_belief(
         return safe_divide(mu_hat, safe_sqrt(c2 * nu) + eps), mu, nu
 
     return LeafRule(
-        step, ScaleByBeliefState, once=once, mu=first_moment(), nu=second_moment(nu_dtype)
+        step, ScaleByBeliefState, once=once, mu=first_moment(mu_dtype), nu=second_moment(nu_dtype)
     )
 
 
@@ -118,6 +120,7 @@ def adabelief(
     weight_decay_mask: MaskOrFn | None = None,
     *,
     nesterov: bool = False,
+    mu_dtype: DType | None = None,
     nu_dtype: DType | None = None,
 ) -> GradientTransformationExtraArgs:
     """AdaBelief: long steps where gradients are as expected, short ones where they surprise.
@@ -134,6 +137,7 @@ def adabelief(
         learning rate multiplies it too. None adds nothing, and has no state.
       weight_decay_mask: Which leaves to decay, as in `masked`; all with None.
       nesterov: Whether to look one step ahead.
+      mu_dtype: The dtype of the first moment.
       nu_dtype: The dtype of the mean of |g - m|^2.
 
     Returns:
@@ -151,7 +155,9 @@ def adabelief(
       >>> optimizer.update(params, optimizer.init(params), params)[0].round(4)
       Array([-0.5,  0.5], dtype=float32)
     """
-    direction = scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov, nu_dtype=nu_dtype)
+    direction = scale_by_belief(
+        b1, b2, eps, eps_root, nesterov=nesterov, mu_dtype=mu_dtype, nu_dtype=nu_dtype
+    )
     if weight_decay is None:
         return chain(direction, scale_by_learning_rate(learning_rate))
     return chain(

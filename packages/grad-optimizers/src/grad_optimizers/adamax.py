@@ -47,6 +47,7 @@ def scale_by_adamax(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     *,
+    mu_dtype: DType | None = None,
     nu_dtype: DType | None = None,
 ) -> LeafRule:
     """AdaMax's direction, u = m_hat / v; see the module for the rest.
@@ -55,6 +56,7 @@ def scale_by_adamax(
       b1: Decay of the first moment, in [0, 1].
       b2: Decay of the largest gradient, in [0, 1].
       eps: Added to each |g|, against division by zero.
+      mu_dtype: The dtype of the first moment; the parameter's with None.
       nu_dtype: The dtype of the largest gradient; with None the parameter's, but at least float32.
 
     Returns:
@@ -79,7 +81,7 @@ def scale_by_adamax(
         return safe_divide(c1 * mu, nu), mu, nu
 
     return LeafRule(
-        step, ScaleByAdamState, once=once, mu=first_moment(), nu=second_moment(nu_dtype)
+        step, ScaleByAdamState, once=once, mu=first_moment(mu_dtype), nu=second_moment(nu_dtype)
     )
 
 
@@ -91,6 +93,7 @@ def adamax(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     *,
+    mu_dtype: DType | None = None,
     nu_dtype: DType | None = None,
 ) -> GradientTransformationExtraArgs:
     """AdaMax: descent along the first moment, scaled by the largest gradient of late.
@@ -102,6 +105,7 @@ def adamax(
       b1: As for `scale_by_adamax`, and so are the others.
       b2: Decay of the largest gradient.
       eps: Added to each |g|.
+      mu_dtype: The dtype of the first moment.
       nu_dtype: The dtype of the largest gradient.
 
     Returns:
@@ -117,7 +121,8 @@ def adamax(
       Array([-0.5,  0.5], dtype=float32)
     """
     return chain(
-        scale_by_adamax(b1, b2, eps, nu_dtype=nu_dtype), scale_by_learning_rate(learning_rate)
+        scale_by_adamax(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype),
+        scale_by_learning_rate(learning_rate),
     )
 
 
@@ -131,6 +136,7 @@ def adamaxw(
     weight_decay: LearningRate = 1e-4,
     mask: MaskOrFn | None = None,
     *,
+    mu_dtype: DType | None = None,
     nu_dtype: DType | None = None,
 ) -> GradientTransformationExtraArgs:
     """AdaMax with decoupled weight decay: the step is -learning_rate * (u + weight_decay * p).
@@ -145,6 +151,7 @@ def adamaxw(
       weight_decay: The multiple of the parameters that is added; the learning rate multiplies it
         too.
       mask: Which leaves to decay, as in `masked`; all with None.
+      mu_dtype: The dtype of the first moment.
       nu_dtype: The dtype of the largest gradient.
 
     Returns:
@@ -162,7 +169,7 @@ def adamaxw(
       Array([-0.75 ,  0.875], dtype=float32)
     """
     return chain(
-        scale_by_adamax(b1, b2, eps, nu_dtype=nu_dtype),
+        scale_by_adamax(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -71,6 +71,7 @@ def scale_by_adan(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
     *,
+    mu_dtype: DType | None = None,
     nu_dtype: DType | None = None,
 ) -> LeafRule:
     """Adan's direction, u = (m_hat + (1 - b2) * v_hat) / (sqrt(n_hat + eps_root) + eps).
@@ -81,6 +82,8 @@ def scale_by_adan(
       b3: Decay of the second moment, in [0, 1].
       eps: Added to the root, against division by zero.
       eps_root: Added under the root.
+      mu_dtype: The dtype of the means of gradients and differences, and of the last gradient; the
+        parameter's with None.
       nu_dtype: The dtype of the second moment; with None the parameter's, but at least float32.
 
     Returns:
@@ -117,7 +120,7 @@ def scale_by_adan(
         ahead = c1 * m + c2 * (1 - b2) * v
         return safe_divide(ahead, safe_sqrt(c3 * n + eps_root) + eps), m, v, n, g
 
-    moment = first_moment()
+    moment = first_moment(mu_dtype)
     return LeafRule(
         step,
         ScaleByAdanState,
@@ -142,6 +145,7 @@ def adan(
     weight_decay: LearningRate = 0.0,
     mask: MaskOrFn | None = None,
     *,
+    mu_dtype: DType | None = None,
     nu_dtype: DType | None = None,
 ) -> GradientTransformationExtraArgs:
     """Adan: Adam with a look-ahead by the momentum of gradient differences.
@@ -158,6 +162,7 @@ def adan(
       weight_decay: The multiple of the parameters that is added; the learning rate multiplies it
         too.
       mask: Which leaves to decay, as in `masked`; all with None.
+      mu_dtype: The dtype of the means of gradients and differences, and of the last gradient.
       nu_dtype: The dtype of the second moment.
 
     Returns:
@@ -175,7 +180,7 @@ def adan(
       Array([-0.75 ,  0.875], dtype=float32)
     """
     return chain(
-        scale_by_adan(b1, b2, b3, eps, eps_root, nu_dtype=nu_dtype),
+        scale_by_adan(b1, b2, b3, eps, eps_root, mu_dtype=mu_dtype, nu_dtype=nu_dtype),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

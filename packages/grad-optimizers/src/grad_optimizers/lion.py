@@ -12,7 +12,7 @@ References:
   Chen et al., Symbolic discovery of optimization algorithms, 2023 (arXiv 2302.06675).
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ class ScaleByLionState(NamedTuple):
     mu: Updates
 
 
-_MODES = ("hard", "smooth", "refined")
+Mode: TypeAlias = Literal["hard", "smooth", "refined"]
 
 
 @rule
@@ -52,7 +52,7 @@ def scale_by_lion(
     b2: Decay = 0.99,
     mu_dtype: DType | None = None,
     *,
-    mode: str = "hard",
+    mode: Mode = "hard",
     smooth_beta: NonNegative = 1.0,
 ) -> LeafRule:
     """Lion's direction, u = sign(b1 * m + (1 - b1) * g); see the module for the rest.
@@ -78,8 +78,6 @@ def scale_by_lion(
       >>> tx.update(jnp.array([3.0, -0.01, 0.0]), tx.init(jnp.zeros(3)))[0]
       Array([ 1., -1.,  0.], dtype=float32)
     """
-    if mode not in _MODES:
-        raise ValueError(f"scale_by_lion: mode must be one of {', '.join(_MODES)}; got {mode!r}.")
 
     def shape(c: jax.Array) -> jax.Array:
         if mode == "smooth":

@@ -121,6 +121,7 @@ def novograd(
     eps_root: NonNegative = 0.0,
     weight_decay: LearningRate = 0.0,
     *,
+    mu_dtype: DType | None = None,
     nu_dtype: DType | None = None,
 ) -> GradientTransformationExtraArgs:
     """NovoGrad: momentum of gradients that are first divided by the norm of their leaf.
@@ -135,6 +136,7 @@ def novograd(
       eps_root: Added under the root.
       weight_decay: The multiple of the parameters that is added; the learning rate multiplies it
         too.
+      mu_dtype: The dtype of the momentum.
       nu_dtype: The dtype of the mean square norm.
 
     Returns:
@@ -153,6 +155,8 @@ def novograd(
       Array([-0. ,  0.5], dtype=float32)
     """
     return chain(
-        scale_by_novograd(b1, b2, eps, eps_root, weight_decay, nu_dtype=nu_dtype),
+        scale_by_novograd(
+            b1, b2, eps, eps_root, weight_decay, mu_dtype=mu_dtype, nu_dtype=nu_dtype
+        ),
         scale_by_learning_rate(learning_rate),
     )

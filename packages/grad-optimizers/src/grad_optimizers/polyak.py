@@ -18,7 +18,7 @@ References:
   and function splitting in ERM, 2023 (arXiv 2307.14528), for ``"sps+"``.
 """
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ from grad_core import (
     transformation,
 )
 
-_VARIANTS = ("sps", "sps+")
+Variant: TypeAlias = Literal["sps", "sps+"]
 
 
 @needs_extra_args(value=2.0)
@@ -51,7 +51,7 @@ def scale_by_polyak(
     f_min: Real = 0.0,
     max_learning_rate: Real = 1.0,
     eps: NonNegative = 0.0,
-    variant: str = "sps",
+    variant: Variant = "sps",
 ) -> LeafRule:
     """Multiplies by Polyak's step size: u = min((value - f_min) / (|g|^2 + eps), max) * g.
 
@@ -79,10 +79,6 @@ def scale_by_polyak(
       >>> print(jnp.array_str(updates, precision=4))
       [0.6 0.8]
     """
-    if variant not in _VARIANTS:
-        raise ValueError(
-            f"scale_by_polyak: variant must be one of {', '.join(_VARIANTS)}; got {variant!r}."
-        )
 
     def once(updates: Updates, value: Numeric) -> dict[str, Any]:
         norm = global_norm(updates)
@@ -107,7 +103,7 @@ def polyak_sgd(
     scaling: LearningRate = 1.0,
     f_min: Real = 0.0,
     eps: NonNegative = 0.0,
-    variant: str = "sps",
+    variant: Variant = "sps",
 ) -> GradientTransformationExtraArgs:
     """Gradient descent with Polyak's step size, u = -scaling * min(..., max_learning_rate) * g.
 

@@ -58,6 +58,7 @@ def scale_by_radam(
     threshold: Real = 5.0,
     *,
     nesterov: bool = False,
+    mu_dtype: DType | None = None,
     nu_dtype: DType | None = None,
 ) -> LeafRule:
     """RAdam's direction, r * m_hat / (sqrt(v_hat + eps_root) + eps), at first m_hat.
@@ -70,6 +71,7 @@ def scale_by_radam(
       threshold: The worth of the second moment, in gradients, from which it is used. Up to 4 the
         variance is infinite, so that it is not used whatever the threshold.
       nesterov: Whether to look one step ahead.
+      mu_dtype: The dtype of the first moment; the parameter's with None.
       nu_dtype: The dtype of the second moment; with None the parameter's, but at least float32.
 
     Returns:
@@ -112,7 +114,7 @@ def scale_by_radam(
         return jnp.where(trusted, u, mu_hat), mu, nu
 
     return LeafRule(
-        step, ScaleByAdamState, once=once, mu=first_moment(), nu=second_moment(nu_dtype)
+        step, ScaleByAdamState, once=once, mu=first_moment(mu_dtype), nu=second_moment(nu_dtype)
     )
 
 
@@ -137,6 +139,7 @@ def radam(
     threshold: Real = 5.0,
     *,
     nesterov: bool = False,
+    mu_dtype: DType | None = None,
     nu_dtype: DType | None = None,
 ) -> GradientTransformationExtraArgs:
     """RAdam: Adam that warms up by itself, from momentum to adaptive steps.
@@ -151,6 +154,7 @@ def radam(
       eps_root: Added under the root.
       threshold: The worth of the second moment, in gradients, from which it is used.
       nesterov: Whether to look one step ahead.
+      mu_dtype: The dtype of the first moment.
       nu_dtype: The dtype of the second moment.
 
     Returns:
@@ -166,6 +170,15 @@ def radam(
       Array([-0.5 ,  0.75], dtype=float32)
     """
     return chain(
-        scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov, nu_dtype=nu_dtype),
+        scale_by_radam(
+            b1,
+            b2,
+            eps,
+            eps_root,
+            threshold,
+            nesterov=nesterov,
+            mu_dtype=mu_dtype,
+            nu_dtype=nu_dtype,
+        ),
         scale_by_learning_rate(learning_rate),
     )

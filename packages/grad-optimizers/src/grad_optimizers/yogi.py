@@ -49,6 +49,7 @@ def scale_by_yogi(
     eps_root: NonNegative = 0.0,
     initial_accumulator_value: NonNegative = 1e-6,
     *,
+    mu_dtype: DType | None = None,
     nu_dtype: DType | None = None,
 ) -> LeafRule:
     """Yogi's direction, u = m_hat / (sqrt(v_hat + eps_root) + eps); see the module for the rest.
@@ -59,6 +60,7 @@ def scale_by_yogi(
       eps: Added to the root, against division by zero.
       eps_root: Added under the root.
       initial_accumulator_value: The first value of both moments.
+      mu_dtype: The dtype of the first moment; the parameter's with None.
       nu_dtype: The dtype of the second moment; with None the parameter's, but at least float32.
 
     Returns:
@@ -90,7 +92,7 @@ def scale_by_yogi(
         step,
         ScaleByAdamState,
         once=once,
-        mu=lambda p: full_like(p, initial_accumulator_value),
+        mu=lambda p: full_like(p, initial_accumulator_value, mu_dtype),
         nu=lambda p: full_like(zeros(p), initial_accumulator_value),
     )
 
@@ -103,6 +105,7 @@ def yogi(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-3,
     *,
+    mu_dtype: DType | None = None,
     nu_dtype: DType | None = None,
 ) -> GradientTransformationExtraArgs:
     """Yogi: Adam whose steps grow slowly again after large gradients.
@@ -114,6 +117,7 @@ def yogi(
       b1: As for `scale_by_yogi`, and so are the others.
       b2: How slowly the second moment moves.
       eps: Added to the root.
+      mu_dtype: The dtype of the first moment.
       nu_dtype: The dtype of the second moment.
 
     Returns:
@@ -129,5 +133,6 @@ def yogi(
       Array([-0.5,  0.5], dtype=float32)
     """
     return chain(
-        scale_by_yogi(b1, b2, eps, nu_dtype=nu_dtype), scale_by_learning_rate(learning_rate)
+        scale_by_yogi(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype),
+        scale_by_learning_rate(learning_rate),
     )
