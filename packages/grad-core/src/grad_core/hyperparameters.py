@@ -7,8 +7,8 @@ A factory states what each argument may be in its signature::
 Arguments annotated with `Real`, `NonNegative`, `Decay`, ... are *numeric*: Python numbers among
 them are checked against the range when the factory is called, and all of them enter compiled code
 as operands, so that two transformations that differ only in them share one executable. Every other
-argument is *static*; a `DType`, a ``bool``, an ``int`` and a ``Literal`` are checked too. Signs of learning rates are free
-(ascent is legal) and so are end points.
+argument is *static*; a `DType`, a ``bool``, an ``int`` and a ``Literal`` are checked too. Signs of
+learning rates are free (ascent is legal) and so are end points.
 """
 
 import math
