@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Measures ours against the released library, each in processes and an environment of its own.
 
-Usage: ``uv run tools/bench.py [--only eager,lower,step,import,tpu] [--json FILE]``. The two sides
-take turns, round by round, so that a busy machine disturbs both. The released library is installed,
-with the jax of this environment, into an environment that is kept in the user's cache; or name the
-Python of one that exists with ``--upstream-python``. For ``tpu``, libtpu must be in this
+Usage: ``uv run tools/bench.py [--only eager,lower,...] [--json FILE]``. The two sides take turns,
+round by round, so that a busy machine disturbs both. The released library is installed, with the
+jax of this environment, into an environment that is kept in the user's cache; or name the Python of
+one that exists with ``--upstream-python``. For what is compiled for a TPU, libtpu must be in this
 environment: ``uv run --group tpu``.
 """
 
@@ -13,7 +13,6 @@ import importlib.util
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-RELEASED = "0.2.8"
+from released import RELEASED, environment_of, log, upstream_python
+
 WORKER = Path(__file__).with_name("bench_work.py")
 OURS, UPSTREAM = "ours", "released"
 Samples = dict[str, list[float]]
@@ -44,6 +44,8 @@ BENCHES = {
     "step": Bench(("step",), ("step",), rounds=3),
     "import": Bench(("import-optax", "import-losses"), ("import-optax",), rounds=9),
     "tpu": Bench(("tpu",), (), rounds=1),
+    "optimizers": Bench(("optimizers",), ("released-optimizers",), rounds=3),
+    "tpu-optimizers": Bench(("tpu-optimizers",), (), rounds=1),
 }
 
 
@@ -63,36 +65,10 @@ class Row(NamedTuple):
     ratios: tuple[float, float] | None
 
 
-def upstream_python() -> Path:
-    """The Python of an environment with the released library and this environment's jax."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    jax, python = version("jax"), platform.python_version()
-    home = cache / "optax-bench" / f"optax-{RELEASED}-jax-{jax}-python-{python}"
-    found = home / ("Scripts" if os.name == "nt" else "bin") / "python"
-    done = home / "installed"  # an installation that broke off has none
-    if not done.exists():
-        uv = os.environ.get("UV") or shutil.which("uv")
-        command = [uv] if uv else [sys.executable, "-m", "uv"]
-        log(f"installing optax {RELEASED} with jax {jax} into {home}")
-        subprocess.run([*command, "venv", "--clear", "--python", sys.executable, home], check=True)
-        packages = [f"optax=={RELEASED}", f"jax=={jax}", f"jaxlib=={version('jaxlib')}"]
-        subprocess.run([*command, "pip", "install", "--python", found, *packages], check=True)
-        done.touch()
-    return found
-
-
-def log(text: str) -> None:
-    """Says what happens, beside the results."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def run_work(python: Path, work: str) -> Samples:
     """Runs one work in a process of its own."""
-    env = {name: x for name, x in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    env |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-    if python == Path(sys.executable):
-        env["PYTHONPATH"] = os.pathsep.join(sys.path[1:])  # ours may be on it
-    done = subprocess.run([python, WORKER, work], env=env, capture_output=True, text=True)
+    command: list[str | Path] = [python, WORKER, work]
+    done = subprocess.run(command, env=environment_of(python), capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{python} {WORKER} {work} failed:\n{done.stderr}")
     samples: Samples = json.loads(done.stdout.splitlines()[-1])
@@ -163,9 +139,10 @@ def main(argv: list[str] | None = None) -> int:
     chosen = args.only.split(",")
     if unknown := set(chosen) - set(BENCHES):
         parser.error(f"--only knows {', '.join(BENCHES)}; got {', '.join(sorted(unknown))}")
-    if "tpu" in chosen and importlib.util.find_spec("libtpu") is None:
-        log("tpu: left out, libtpu is not installed (uv run --group tpu)")
-        chosen.remove("tpu")
+    for name in [name for name in chosen if name.startswith("tpu")]:
+        if importlib.util.find_spec("libtpu") is None:
+            log(f"{name}: left out, libtpu is not installed (uv run --group tpu)")
+            chosen.remove(name)
 
     pythons = {OURS: Path(sys.executable)}
     if any(BENCHES[name].upstream for name in chosen):

@@ -1,7 +1,7 @@
 """What `bench.py` measures, in a process and an environment of its own: ours or the released one.
 
 Usage: ``python bench_work.py WORK``; prints one JSON object, from metric to its list of samples.
-Only names that both libraries have are used here.
+Only names that both libraries have are used here, but by the works that run on our side alone.
 """
 
 import functools
@@ -10,10 +10,11 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 Samples = dict[str, list[float]]
+COMPARED = ("adamw", "nadamw", "lamb", "adabelief")  # outside jit, with the released library's
 
 
 def gpt_shapes(blocks: int, width: int, vocabulary: int) -> dict[str, Any]:
@@ -75,12 +76,12 @@ def recipe() -> Any:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule))
 
 
-def step_of(tx: Any) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+def step_of(tx: Any, **extra: Any) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
     """``step(params, state, grads)``: update and apply."""
     import optax
 
     def step(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
-        updates, state = tx.update(grads, state, params)
+        updates, state = tx.update(grads, state, params, **extra)
         return optax.apply_updates(params, updates), state
 
     return step
@@ -110,12 +111,17 @@ def count_compilations(call: Callable[[], Any]) -> int:
     return len(counted)
 
 
+def small_problem() -> tuple[Any, Any]:
+    """Parameters and gradients of 52 small leaves."""
+    shapes = gpt_shapes(blocks=4, width=32, vocabulary=1000)
+    return random_tree(shapes, 0), random_tree(shapes, 1)
+
+
 def eager(repeats: int = 60) -> Samples:
     """AdamW outside `jit` on 52 small leaves, in ms; compilations of a second one."""
     import optax
 
-    shapes = gpt_shapes(blocks=4, width=32, vocabulary=1000)
-    params, grads = random_tree(shapes, 0), random_tree(shapes, 1)
+    params, grads = small_problem()
 
     def both(tx: Any, state: Any) -> Any:
         return step_of(tx)(params, state, grads)
@@ -188,35 +194,112 @@ def import_of(package: str) -> Samples:
     return {f"import {package} ms": [1e3 * (time.perf_counter() - start)]}
 
 
-def tpu() -> Samples:
-    """AdamW's step on 27M parameters compiled for a TPU: traffic over the least, temporaries.
+def aliases() -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Our optimizers, as their modules say to call them: name, transformation, extra arguments."""
+    import grad_optimizers
+    from grad_core import conformance_of, is_factory
 
-    The least is 4 reads and 3 writes a parameter. XLA counts twice what it prefetches into the
-    memory on the chip, so that is turned off for the first figure.
+    for name in grad_optimizers.__all__:
+        factory = getattr(grad_optimizers, name)
+        if is_factory(factory) and not name.startswith("scale_by_"):
+            known = conformance_of(factory)
+            yield name, factory(*known.args, **known.kwargs), dict(known.extra_args)
+
+
+def optimizers(repeats: int = 40) -> Samples:
+    """Every optimizer outside `jit` on 52 small leaves, in ms, and over its own `jit(update)`."""
+    import jax
+
+    params, grads = small_problem()
+    samples: Samples = {}
+    for name, tx, extra in aliases():
+        state = tx.init(params)
+        update = functools.partial(tx.update, **extra)
+        calls: dict[str, Callable[..., Any]] = {"eager": update, "jitted": jax.jit(update)}
+        times: Samples = {kind: [] for kind in calls}
+        for i in range(repeats + 5):
+            for kind, call in calls.items():
+                seconds, _ = time_call(call, grads, state, params)
+                if i >= 5:  # those before warm up
+                    times[kind].append(1e3 * seconds)
+        samples[f"{name} update ms"] = times["eager"]
+        samples[f"{name} update / jitted"] = [min(times["eager"]) / min(times["jitted"])]
+    return samples
+
+
+def released_optimizers(repeats: int = 40) -> Samples:
+    """The same of some of the released library's optimizers, outside `jit` only."""
+    import optax
+
+    params, grads = small_problem()
+    samples: Samples = {}
+    for name in COMPARED:
+        tx = getattr(optax, name)(1e-2)
+        state = tx.init(params)
+        times = [time_call(tx.update, grads, state, params)[0] for _ in range(repeats + 5)]
+        samples[f"{name} update ms"] = [1e3 * seconds for seconds in times[5:]]
+    return samples
+
+
+def lower_for_tpu(tx: Any, **extra: Any) -> tuple[Any, int]:
+    """An optimizer's step on 27M parameters, lowered for a TPU; the fewest bytes it can move.
+
+    Those are reads of parameters, gradients and statistics, writes of parameters and statistics.
     """
     import jax
     from jax.experimental import topologies
-
-    import optax
 
     topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
     sharding = jax.sharding.SingleDeviceSharding(topology.devices[0])
     shapes = gpt_shapes(blocks=8, width=512, vocabulary=4096)
     params = abstract_tree(shapes, sharding)
-    tx = optax.adamw(1e-3)
     placed = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
     state = jax.eval_shape(tx.init, abstract_tree(shapes))
     state = jax.tree.map(lambda x: placed(x.shape, x.dtype), state)
-    least = 7 * 4 * sum(x.size for x in jax.tree.leaves(params))
-    lowered = jax.jit(step_of(tx), donate_argnums=(0, 1)).trace(params, state, params).lower()
+    step = step_of(tx, **extra)
+    lowered = jax.jit(step, donate_argnums=(0, 1)).trace(params, state, params).lower()
+    return lowered, 3 * bytes_of(params) + 2 * bytes_of(state)
+
+
+def bytes_of(tree: Any) -> int:
+    """The bytes of a tree's arrays."""
+    import jax
+
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+# XLA counts twice what it prefetches into the memory on the chip.
+WITHOUT_PREFETCHING = {"xla_vf_vmem_memory_space_assignment": "false"}
+
+
+def cost_on_tpu(lowered: Any, options: dict[str, str] | None) -> tuple[float, int]:
+    """The bytes that a lowered step moves, and those of its temporary buffers."""
+    compiled = lowered.compile(compiler_options=options)
+    moved: float = compiled.cost_analysis()["bytes accessed"]
+    return moved, compiled.memory_analysis().temp_size_in_bytes
+
+
+def tpu() -> Samples:
+    """AdamW's step on 27M parameters compiled for a TPU: traffic over the least, temporaries."""
+    import optax
+
+    lowered, least = lower_for_tpu(optax.adamw(1e-3))
     samples: Samples = {}
-    options = {"": {"xla_vf_vmem_memory_space_assignment": "false"}, ", prefetching": None}
-    for suffix, chosen in options.items():
-        compiled = lowered.compile(compiler_options=chosen)
-        cost: Any = compiled.cost_analysis()
-        memory: Any = compiled.memory_analysis()
-        samples[f"bytes accessed / least{suffix}"] = [cost["bytes accessed"] / least]
-        samples[f"temporary bytes{suffix}"] = [memory.temp_size_in_bytes]
+    for suffix, options in {"": WITHOUT_PREFETCHING, ", prefetching": None}.items():
+        moved, temporary = cost_on_tpu(lowered, options)
+        samples[f"bytes accessed / least{suffix}"] = [moved / least]
+        samples[f"temporary bytes{suffix}"] = [temporary]
+    return samples
+
+
+def tpu_optimizers() -> Samples:
+    """The same of every optimizer. One that reduces over leaves has to read them more than once."""
+    samples: Samples = {}
+    for name, tx, extra in aliases():
+        lowered, least = lower_for_tpu(tx, **extra)
+        moved, temporary = cost_on_tpu(lowered, WITHOUT_PREFETCHING)
+        samples[f"{name} bytes accessed / least"] = [moved / least]
+        samples[f"{name} temporary MB"] = [temporary / 1e6]
     return samples
 
 
@@ -227,6 +310,9 @@ WORKS: dict[str, Callable[[], Samples]] = {
     "import-optax": functools.partial(import_of, "optax"),
     "import-losses": functools.partial(import_of, "grad_losses"),
     "tpu": tpu,
+    "optimizers": optimizers,
+    "released-optimizers": released_optimizers,
+    "tpu-optimizers": tpu_optimizers,
 }
 
 

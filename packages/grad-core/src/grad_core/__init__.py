@@ -44,6 +44,7 @@ from grad_core.conformance import (
     example,
     exempt,
     needs_extra_args,
+    promises,
 )
 from grad_core.constraining import (
     NonNegativeParamsState,
@@ -254,6 +255,7 @@ __all__ = [
     "periodic_update",
     "power_iteration",
     "projections",
+    "promises",
     "rule",
     "safe_divide",
     "safe_increment",

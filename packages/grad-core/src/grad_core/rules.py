@@ -144,7 +144,8 @@ class LeafRule:
         if p is not None:
             given["p"] = p
         asked = {name: given[name] for name in self.wants if name in given}
-        out = self.rule(**jax.tree.map(in_compute_precision, asked))
+        asked = jax.tree.map(in_compute_precision, asked)
+        out = self.rule(**asked)
         new_g, *new = out if isinstance(out, tuple) else (out,)
         self._check(new_g, new, g)
         return _cast(new_g, g), tuple(jax.tree.map(_cast, new, list(statistics)))
@@ -218,6 +219,14 @@ def _last(name: str) -> str:
 def _shapes(statistic: Any) -> Any:
     """The shape of each array in a statistic."""
     return jax.tree.map(lambda x: getattr(x, "shape", ()), statistic)
+
+
+def _written(x: jax.Array) -> jax.Array:
+    """The same values, as something computed: on a TPU, a mere copy costs one more reading."""
+    if jnp.iscomplexobj(x):
+        return jax.lax.complex(_written(x.real), _written(x.imag))
+    info = jnp.finfo(x.dtype)  # type: ignore[no-untyped-call]
+    return jax.lax.reduce_precision(x, info.nexp, info.nmant)
 
 
 def _cast(x: Any, like: Any) -> jax.Array:
@@ -406,12 +415,12 @@ _Result = tuple[jax.Array, tuple[tuple[Any, ...], ...]]
 
 def _on_leaf(common: _Common, row: _Row) -> _Result:
     """The fused rules on one leaf."""
-    g = row.g
+    g = given = row.g
     new: list[tuple[Any, ...]] = []
     for call, scalars, statistics in zip(*common, row.statistics, strict=True):
         spec: LeafRule = call.build()
         g, s = spec.on_leaf(g, statistics, row.p, scalars)
-        new.append(s)
+        new.append(jax.tree.map(lambda x: _written(x) if x is given else x, s))
     return g, tuple(new)
 
 

@@ -32,7 +32,6 @@ from grad_core import (
     add_decayed_weights,
     chain,
     example,
-    exempt,
     rule,
     safe_divide,
     safe_sqrt,
@@ -74,19 +73,16 @@ def scale_by_adadelta(
     def step(
         g: jax.Array, e_g: jax.Array, e_x: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        e_g = rho * e_g + (1 - rho) * abs_sq(g)
-        u = safe_divide(g, safe_sqrt(e_g + eps)) * safe_sqrt(e_x + eps)
-        return u, e_g, rho * e_x + (1 - rho) * abs_sq(u)
+        new = (1 - rho) * abs_sq(g)
+        # eps first: XLA would write the sum that is kept before the rest, and read all again.
+        u = safe_divide(g, safe_sqrt(rho * e_g + (new + eps))) * safe_sqrt(e_x + eps)
+        return u, rho * e_g + new, rho * e_x + (1 - rho) * abs_sq(u)
 
     moment = second_moment(nu_dtype)
     return LeafRule(step, ScaleByAdaDeltaState, e_g=moment, e_x=moment)
 
 
 @example(1.0)  # with None, updates ascend
-@exempt(
-    "compiles_for_tpu",
-    reason="with gradients donated, XLA copies a leaf: its update overwrites it while needed",
-)
 @transformation
 def adadelta(
     learning_rate: LearningRate | None = None,

@@ -2,10 +2,16 @@
 
 import jax.numpy as jnp
 
-from grad_core import Numeric, Real, Schedule, example, schedule
+from grad_core import Numeric, Real, Schedule, example, promises, schedule
 
 
 @example(0.1)
+@promises(
+    boundaries=lambda: (),
+    is_continuous=True,
+    is_monotone=True,
+    end_value=lambda value: value,
+)
 @schedule
 def constant_schedule(value: Real) -> Schedule:
     """The same value at every step: s(t) = value.

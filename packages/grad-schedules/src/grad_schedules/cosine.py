@@ -13,16 +13,20 @@ Reference:
   (arXiv 1608.03983, equation 5).
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 
-from grad_core import NonNegative, Numeric, Real, Schedule, example, schedule
-from grad_schedules._spans import fractions, is_number, power
+from grad_core import NonNegative, Numeric, Real, Schedule, example, promises, schedule
+from grad_schedules._spans import check_longer, check_positive, cosine, fractions, power, warmup
 
 
 @example(1.0, 10)
+@promises(
+    boundaries=lambda decay_steps: (decay_steps,),
+    is_continuous=True,
+    is_monotone=True,
+    end_value=lambda init_value, alpha: init_value * alpha,
+)
 @schedule
 def cosine_decay_schedule(
     init_value: Real,
@@ -51,8 +55,7 @@ def cosine_decay_schedule(
       >>> [round(float(decay(step)), 4) for step in (0, 5, 10, 11)]
       [1.0, 0.55, 0.1, 0.1]
     """
-    if is_number(decay_steps) and not decay_steps > 0:
-        raise ValueError(f"cosine_decay_schedule: decay_steps must be > 0; got {decay_steps!r}.")
+    check_positive("cosine_decay_schedule", "decay_steps", decay_steps)
 
     def at(count: Numeric) -> Numeric:
         kept = _cosine(count, 0, decay_steps, exponent)
@@ -62,6 +65,12 @@ def cosine_decay_schedule(
 
 
 @example(0.0, 1.0, 5, 20)
+@promises(
+    boundaries=lambda warmup_steps, decay_steps: (warmup_steps, decay_steps),
+    is_continuous=True,
+    is_monotone=True,
+    end_value=lambda end_value: end_value,
+)
 @schedule
 def warmup_cosine_decay_schedule(
     init_value: Real,
@@ -100,18 +109,13 @@ def warmup_cosine_decay_schedule(
       >>> [round(float(schedule(step)), 4) for step in (0, 1, 2, 4, 6, 7)]
       [0.0, 0.5, 1.0, 0.75, 0.5, 0.5]
     """
-    if is_number(decay_steps) and is_number(warmup_steps) and not decay_steps > warmup_steps:
-        raise ValueError(
-            "warmup_cosine_decay_schedule: decay_steps, the length of the whole schedule, must be "
-            f"> warmup_steps = {warmup_steps!r}; got {decay_steps!r}."
-        )
+    check_longer("warmup_cosine_decay_schedule", decay_steps, warmup_steps)
 
     def at(count: Numeric) -> Numeric:
-        warmed, cold = fractions(count, 0, warmup_steps)
-        warmup = init_value * cold + peak_value * warmed
+        rise = warmup(count, init_value, peak_value, warmup_steps)
         kept = _cosine(count, warmup_steps, decay_steps - warmup_steps, exponent)
         decay = peak_value * kept + end_value * (1 - kept)
-        return jnp.where(jnp.less(count, warmup_steps), warmup, decay)
+        return jnp.where(jnp.less(count, warmup_steps), rise, decay)
 
     return at
 
@@ -119,4 +123,4 @@ def warmup_cosine_decay_schedule(
 def _cosine(count: Numeric, begin: Numeric, length: Numeric, exponent: Numeric) -> jax.Array:
     """The cosine factor to the power `exponent`: 1 up to `begin`, 0 from ``begin + length`` on."""
     _, left = fractions(count, begin, length)
-    return power(jnp.sin(0.5 * math.pi * left) ** 2, exponent)
+    return power(cosine(left), exponent)

@@ -14,16 +14,29 @@ a polynomial schedule of power p goes from a at step :math:`t_0` to b at step :m
 
 Both ends are met exactly. It is computed as :math:`a r^p + b (1 - r^p)`, the second factor without
 cancellation, so that the first steps of a long warm-up from 0 are as precise as the last.
+
+Reference:
+  Bergsma et al., Straight to zero: why linearly decaying the learning rate to zero works best for
+  LLMs, 2025 (arXiv 2502.15938), for `warmup_linear_decay_schedule`.
 """
 
-import jax
+from typing import Any
+
 import jax.numpy as jnp
 
-from grad_core import NonNegative, Numeric, Real, Schedule, example, schedule
+from grad_core import NonNegative, Numeric, Real, Schedule, example, promises, schedule
 from grad_schedules import _spans
 
 
+def _ends(transition_steps: Any, transition_begin: Any) -> tuple[Any, Any]:
+    begin = max(transition_begin, 0)
+    return begin, begin + max(transition_steps, 0)
+
+
 @example(1.0, 0.1, 2.0, 10)
+@promises(
+    boundaries=_ends, is_continuous=True, is_monotone=True, end_value=lambda end_value: end_value
+)
 @schedule
 def polynomial_schedule(
     init_value: Real,
@@ -57,13 +70,16 @@ def polynomial_schedule(
 
     def at(count: Numeric) -> Numeric:
         passed, left = _spans.fractions(count, transition_begin, transition_steps)
-        kept, lost = _power_and_complement(passed, left, power)
+        kept, lost = _spans.power_and_complement(passed, left, power)
         return init_value * kept + end_value * lost
 
     return at
 
 
 @example(1.0, 0.1, 10)
+@promises(
+    boundaries=_ends, is_continuous=True, is_monotone=True, end_value=lambda end_value: end_value
+)
 @schedule
 def linear_schedule(
     init_value: Real,
@@ -97,6 +113,12 @@ def linear_schedule(
 
 
 @example(0.0, 1.0, 10)
+@promises(
+    boundaries=lambda warmup_steps: (warmup_steps,),
+    is_continuous=True,
+    is_monotone=True,
+    end_value=lambda peak_value: peak_value,
+)
 @schedule
 def warmup_constant_schedule(init_value: Real, peak_value: Real, warmup_steps: Real) -> Schedule:
     """A linear warm-up, then the peak: s(t) = init + (peak - init) * clip(t / warmup_steps, 0, 1).
@@ -119,12 +141,53 @@ def warmup_constant_schedule(init_value: Real, peak_value: Real, warmup_steps: R
     return linear_schedule(init_value, peak_value, warmup_steps)
 
 
-def _power_and_complement(
-    passed: jax.Array, left: jax.Array, exponent: Numeric
-) -> tuple[jax.Array, jax.Array]:
-    """``left**exponent`` and ``1 - left**exponent``, both precise also when small."""
-    kept = _spans.power(left, exponent)
-    is_early = passed < 0.5
-    # Late in the transition log1p would run into -inf, and the difference is precise.
-    early = -jnp.expm1(exponent * jnp.log1p(-jnp.where(is_early, passed, 0.0)))
-    return kept, jnp.where(is_early, early, 1 - kept)
+@example(0.0, 1.0, 5, 20)
+@promises(
+    boundaries=lambda warmup_steps, decay_steps: (warmup_steps, decay_steps),
+    is_continuous=True,
+    is_monotone=True,
+    end_value=lambda end_value: end_value,
+)
+@schedule
+def warmup_linear_decay_schedule(
+    init_value: Real,
+    peak_value: Real,
+    warmup_steps: NonNegative,
+    decay_steps: Real,
+    end_value: Real = 0.0,
+) -> Schedule:
+    """A linear warm-up to the peak, then a line to the end value, by default to zero.
+
+    s(t) = init + (peak - init) * t / warmup_steps for t < warmup_steps, then
+    peak + (end - peak) * min((t - warmup_steps) / (decay_steps - warmup_steps), 1).
+
+    Args:
+      init_value: The value at step 0.
+      peak_value: The value at step `warmup_steps`.
+      warmup_steps: The number of steps of the warm-up, >= 0.
+      decay_steps: The number of steps of the whole schedule, the warm-up included; more than
+        `warmup_steps`.
+      end_value: The value from step `decay_steps` on.
+
+    Returns:
+      A schedule.
+
+    Raises:
+      ValueError: If `decay_steps` <= `warmup_steps` or `warmup_steps` < 0.
+
+    Example:
+      >>> from grad_schedules import warmup_linear_decay_schedule
+      >>> schedule = warmup_linear_decay_schedule(0.0, 1.0, warmup_steps=2, decay_steps=6)
+      >>> [float(schedule(step)) for step in (0, 1, 2, 4, 6, 7)]
+      [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
+    """
+    _spans.check_longer("warmup_linear_decay_schedule", decay_steps, warmup_steps)
+
+    def at(count: Numeric) -> Numeric:
+        rise = _spans.warmup(count, init_value, peak_value, warmup_steps)
+        passed, left = _spans.fractions(count, warmup_steps, decay_steps - warmup_steps)
+        return jnp.where(
+            jnp.less(count, warmup_steps), rise, peak_value * left + end_value * passed
+        )
+
+    return at

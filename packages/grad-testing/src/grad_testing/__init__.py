@@ -19,21 +19,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from grad_testing.checking import DoesNotApply
     from grad_testing.finding import transformation_factories
+    from grad_testing.schedules import ScheduleSuite, schedule_factories
     from grad_testing.tolerances import Tolerance, tolerance_for
     from grad_testing.transformations import TransformationSuite
 
 __all__ = [
     "DoesNotApply",
+    "ScheduleSuite",
     "Tolerance",
     "TransformationSuite",
+    "schedule_factories",
     "tolerance_for",
     "transformation_factories",
 ]
 
 _HOMES = {
     "DoesNotApply": "checking",
+    "ScheduleSuite": "schedules",
     "Tolerance": "tolerances",
     "TransformationSuite": "transformations",
+    "schedule_factories": "schedules",
     "tolerance_for": "tolerances",
     "transformation_factories": "finding",
 }

@@ -182,6 +182,13 @@ __version__ = _version("optax")
 from grad_core import AdditiveWeightDecayState, additive_weight_decay, conjugate
 from grad_estimators import multi_normal
 from grad_optimizers import ScaleByFromageState, polyak_sgd, scale_by_polyak
+from grad_schedules import (
+    InjectHyperparamsState,
+    InjectStatefulHyperparamsState,
+    WrappedSchedule,
+    inject_hyperparams,
+    inject_stateful_hyperparams,
+)
 
 __all__ = [
     "AdaptiveGradClipState",
@@ -196,6 +203,8 @@ __all__ = [
     "FactoredState",
     "GradientTransformation",
     "GradientTransformationExtraArgs",
+    "InjectHyperparamsState",
+    "InjectStatefulHyperparamsState",
     "MaskOrFn",
     "MaskedNode",
     "MaskedState",
@@ -227,6 +236,7 @@ __all__ = [
     "TransformUpdateExtraArgsFn",
     "TransformUpdateFn",
     "Updates",
+    "WrappedSchedule",
     "ZeroNansState",
     "__version__",
     "adabelief",
@@ -263,6 +273,8 @@ __all__ = [
     "identity",
     "incremental_update",
     "init_empty_state",
+    "inject_hyperparams",
+    "inject_stateful_hyperparams",
     "join_schedules",
     "keep_params_nonnegative",
     "l2_loss",

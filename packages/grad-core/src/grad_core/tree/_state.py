@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import jax
+import jax.numpy as jnp
 
 from grad_core.types import PyTree, Tree
 
@@ -102,7 +103,8 @@ def set(tree: Tree, filtering: Filter | None = None, /, **kwargs: object) -> Tre
       tree: the tree, an optimizer state for instance.
       filtering: ``filtering(path, value) -> bool``; values for which it is False stay.
       **kwargs: names and new values. All values with that name are replaced. If one contains
-        another, the outer one counts.
+        another, the outer one counts. A Python number in the place of an array of shape () becomes
+        an array of its dtype.
 
     Returns:
       A copy of ``tree`` with the new values.
@@ -135,13 +137,21 @@ def _replace(
 ) -> object:
     for name in names:
         if name in values and (filtering is None or filtering(path, node)):
-            return values[name]
+            return _in_place_of(node, values[name])
     children = _children(node)
     if not children:
         return node
     treedef = jax.tree.structure(node, is_leaf=lambda x: x is not node)
     new = [_replace((*path, k), _names_of(k, v), v, values, filtering) for k, v in children]
     return jax.tree.unflatten(treedef, new)
+
+
+def _in_place_of(old: object, new: object) -> object:
+    """A Python number as an array like the one it replaces, so that nothing compiles anew."""
+    is_number = isinstance(new, int | float | complex) and not isinstance(new, bool)
+    if is_number and isinstance(old, jax.Array) and old.ndim == 0:
+        return jnp.asarray(new, old.dtype)
+    return new
 
 
 def _named(tree: object, key: object) -> list[tuple[KeyPath, object]]:
