@@ -7,8 +7,9 @@ A factory states what each argument may be in its signature::
 Arguments annotated with `Real`, `NonNegative`, `Decay`, ... are *numeric*: Python numbers among
 them are checked against the range when the factory is called, and all of them enter compiled code
 as operands, so that two transformations that differ only in them share one executable. Every other
-argument is *static*; a `DType`, a ``bool``, an ``int`` and a ``Literal`` are checked too. Signs of
-learning rates are free (ascent is legal) and so are end points.
+argument is *static*, or a transformation; a `DType`, a ``bool``, an ``int``, a ``Literal`` and a
+`GradientTransformation` are checked too. Signs of learning rates are free (ascent is legal) and so
+are end points.
 """
 
 import math
@@ -22,8 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grad_core.errors import shown
-from grad_core.types import Numeric, Scalar, ScalarOrSchedule
+from grad_core.errors import NotATransformationError, shown
+from grad_core.types import GradientTransformation, Numeric, Scalar, ScalarOrSchedule
 
 
 class Range(NamedTuple):
@@ -181,7 +182,7 @@ class Static(NamedTuple):
 
     due: str
     admits: Callable[[Any], bool]
-    is_type: bool = True
+    error: type[Exception] = TypeError
 
     @classmethod
     def of(cls, annotation: tuple[Any, ...]) -> "Static | None":
@@ -191,7 +192,7 @@ class Static(NamedTuple):
             return None
         if typing.get_origin(kinds[0]) is typing.Literal:
             choices = typing.get_args(kinds[0])
-            return cls(f"one of {', '.join(choices)}", choices.__contains__, is_type=False)
+            return cls(f"one of {', '.join(choices)}", choices.__contains__, ValueError)
         return _STATIC.get(kinds[0]) if isinstance(kinds[0], Hashable) else None
 
 
@@ -209,11 +210,19 @@ def _is_integer(value: Any) -> bool:
         return False
 
 
+def _is_transformation(value: Any) -> bool:
+    return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
+
+
+_TRANSFORMATION = Static(
+    "a gradient transformation, such as adam(1e-3)", _is_transformation, NotATransformationError
+)
 _DTYPE = Static("a floating-point or complex dtype, such as jnp.float32", _is_inexact_dtype)
 _STATIC: dict[Any, Static] = {
     DType: _DTYPE,
     bool: Static("True or False", lambda value: isinstance(value, bool | np.bool_)),
     int: Static("an integer", _is_integer),
+    GradientTransformation: _TRANSFORMATION,
 }
 
 
@@ -243,13 +252,19 @@ class Parameter(NamedTuple):
         """Whether it is a `DType`."""
         return self.static is _DTYPE
 
+    @property
+    def is_transformation(self) -> bool:
+        """Whether it is a transformation, for a wrapper to wrap."""
+        return self.static is _TRANSFORMATION
+
     def check(self, factory: str, name: str, value: object) -> None:
         """Raises if `value` cannot be this argument of `factory`."""
         if value is None and self.optional:
             return
         if self.static is not None and not self.static.admits(value):
-            kind = TypeError if self.static.is_type else ValueError
-            raise kind(f"{factory}: {name} must be {self.static.due}; got {shown(value)}.")
+            raise self.static.error(
+                f"{factory}: {name} must be {self.static.due}; got {shown(value)}."
+            )
         if self.range is None:
             return
         if self.schedulable and callable(value):

@@ -9,6 +9,7 @@ transformations that differ in numbers only share an executable.
 
 import functools
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -178,20 +179,76 @@ def _leading_stages(parts: Sequence[Part]) -> list[Stage]:
     return stages
 
 
+class Enclosed(GradientTransformationExtraArgs):
+    """The transformation that a wrapper wraps, in compiled code: a pytree of its node."""
+
+    __slots__ = ()
+    is_operand = True
+
+    @classmethod
+    def of(cls, node: Node) -> "Enclosed":
+        """A transformation that runs a pure node in the midst of compiled code."""
+
+        def update(
+            updates: Updates, state: OptState, params: Params | None = None, **extra_args: object
+        ) -> tuple[Updates, OptState]:
+            return run(node, updates, state, params, extra_args)
+
+        init = functools.partial(_init_inside, node)
+        update.node = init.node = node  # type: ignore[attr-defined]
+        return cls(init, update)
+
+
+def _init_inside(node: Node, params: Params) -> OptState:
+    with naming(node.label):
+        return node.init(params)
+
+
+jax.tree_util.register_pytree_node(
+    Enclosed,
+    lambda pair: ((pair.init.node,), None),  # type: ignore[attr-defined]
+    lambda _, children: Enclosed.of(children[0]),
+)
+
+
 class Rule(Node):
-    """A leaf rule, or a rule for whole trees, with its hyperparameters."""
+    """A leaf rule, or a rule for whole trees, with its hyperparameters and what it wraps."""
 
     def __init__(self, call: Call) -> None:
-        self.call = in_compiled_code(call).with_operands()
+        arguments = call.arguments
+        parameters = call.factory.parameters
+        wrapped = [name for name, each in parameters.items() if each.is_transformation]
+        nodes = {
+            name: node_of(arguments[name], call.factory.name)
+            for name in wrapped
+            if arguments[name] is not None
+        }
+        call = in_compiled_code(call)
+        self.pure = all(node.pure for node in nodes.values())
+        if self.pure:
+            call = call.replace(**{name: Enclosed.of(node) for name, node in nodes.items()})
+        self.call = call.with_operands()
+        self.inner = nodes
         self.label = call.factory.name
-        self.extra_names = self.spec.extra_names
-        self.takes_extra_args = bool(self.extra_names)
-        self.has_schedules = bool(self._user_schedules())
+        if isinstance(self.spec, TreeRule):
+            self.pure = self.pure and self.spec.compiled
+        own, inner = self.spec.extra_names, (node.extra_names for node in nodes.values())
+        self.extra_names = own.union(*inner)
+        self.takes_extra_args = bool(own) or bool(nodes)
+        self.has_schedules = bool(self._user_schedules()) or any(
+            node.has_schedules for node in nodes.values()
+        )
 
     @functools.cached_property
     def spec(self) -> LeafRule | TreeRule:
         spec: LeafRule | TreeRule = self.call.build()
         return spec
+
+    @functools.cached_property
+    def inner(self) -> dict[str, Node]:
+        """The nodes of what it wraps, by argument."""
+        found = {k: x for k, x in self.call.arguments.items() if isinstance(x, Enclosed)}
+        return {name: node_of(pair, self.label) for name, pair in found.items()}
 
     def _user_schedules(self) -> dict[str, Any]:
         parameters = self.call.factory.parameters
@@ -208,30 +265,51 @@ class Rule(Node):
         self, updates: Updates, state: OptState, params: Params | None, extra_args: ExtraArgs
     ) -> tuple[Updates, OptState]:
         assert isinstance(self.spec, TreeRule)  # leaf rules run together, by run_rules
-        asked = {k: x for k, x in extra_args.items() if k in self.spec.extra_names}
-        return self.spec.update(updates, state, params, **asked)
+        if not self.inner:
+            extra_args = {k: x for k, x in extra_args.items() if k in self.spec.extra_names}
+        return self.spec.update(updates, state, params, **extra_args)
 
     def resolve(self, state: OptState | None) -> Node:
         if not self.has_schedules:
             return self
-        count = None if state is None else getattr(state, "count", None)
-        if count is None and state is not None:
-            raise TreeMismatchError(
-                f"a scheduled hyperparameter needs a count in the state; got {shown(state)}. "
-                "Was it made by another init?"
-            )
-        values = {
+        count = None if state is None else self._count(state)
+        values: dict[str, Any] = {
             name: EvaluatedSchedule(0.0 if count is None else schedule(count))
             for name, schedule in self._user_schedules().items()
         }
+        for name, node in self.inner.items():
+            values[name] = Enclosed.of(node.resolve(self._inner_state(state)))
         return _unflatten_rule(self.label, [self.call.replace(**values)])
 
+    def _count(self, state: OptState) -> Any:
+        """The count at which schedules are evaluated; None if there are none."""
+        if not self._user_schedules():
+            return None
+        count = self.spec.count if isinstance(self.spec, TreeRule) else attrgetter("count")
+        try:
+            return count(state)
+        except AttributeError:
+            raise TreeMismatchError(
+                f"a scheduled hyperparameter needs a count in the state; got {shown(state)}. "
+                "Was it made by another init?"
+            ) from None
+
+    def _inner_state(self, state: OptState | None) -> OptState | None:
+        if state is None or not isinstance(self.spec, TreeRule):
+            return None
+        return self.spec.inner_state(state)
+
     def learning_rate(self, state: OptState) -> Any:
+        for node in self.inner.values():
+            return node.learning_rate(self._inner_state(state))
         rate = self.call.arguments.get("learning_rate")
         return rate(state.count) if callable(rate) else rate  # type: ignore[attr-defined]
 
     def params_owners(self) -> tuple[str, ...]:
-        return (self.label,) if self.spec.needs_params else ()
+        if self.spec.needs_params:
+            return (self.label,)
+        owners = next((o for o in (n.params_owners() for n in self.inner.values()) if o), ())
+        return (*owners, self.label) if owners else ()
 
 
 def _flatten_rule(rule: Rule) -> tuple[tuple[Call], str]:

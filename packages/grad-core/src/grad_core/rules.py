@@ -8,6 +8,7 @@ dispatched is in `grad_core.nodes`; the whole pattern is told in ``docs/pattern.
 
 import functools
 import inspect
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -165,11 +166,19 @@ class LeafRule:
 class TreeRule:
     """The rule of a transformation that cannot be told leaf by leaf; it too runs compiled.
 
+    So are wrappers told: factories with an argument annotated as a `GradientTransformation`, which
+    `init` and `update` call as they please, once an update at most. If that is not one of ours, or
+    has to be called outside of compiled code for another reason, the wrapper is too.
+
     Args:
-      update: ``update(updates, state, params, **extra_args) -> (updates, state)``, pure.
+      update: ``update(updates, state, params, **extra_args) -> (updates, state)``, pure. That of a
+        wrapper hands the extra arguments on.
       init: ``init(params) -> state``.
       needs_params: Whether ``update`` needs the parameters.
-      extra_names: The extra arguments that ``update`` takes, all optional.
+      extra_names: The extra arguments that ``update`` takes itself, all optional.
+      compiled: Whether it may run compiled: not if it calls what users wrote.
+      inner_state: A wrapper's function from its state to that of what it wraps.
+      count: The function from its state to the count at which its schedules are evaluated.
     """
 
     def __init__(
@@ -179,11 +188,17 @@ class TreeRule:
         *,
         needs_params: bool = False,
         extra_names: Sequence[str] = (),
+        compiled: bool = True,
+        inner_state: Callable[[Any], OptState] = operator.attrgetter("inner_state"),
+        count: Callable[[Any], Any] = operator.attrgetter("count"),
     ) -> None:
         self.update = update
         self.init = init
         self.needs_params = needs_params
         self.extra_names = frozenset(extra_names)
+        self.compiled = compiled
+        self.inner_state = inner_state
+        self.count = count
 
 
 def compute_dtype(x: Any) -> Any:

@@ -38,7 +38,10 @@ class Factory:
         return {name: Parameter.of(hint) for name, hint in hints.items()}
 
     def _hint(self, name: str) -> object:
-        """An argument's annotation; None where only type checkers know its names."""
+        """An argument's annotation; None for ``*args``, and where only type checkers know it."""
+        kind = self.signature.parameters[name].kind
+        if kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            return None
         annotation = self.body.__annotations__.get(name)
         if not isinstance(annotation, str):
             return annotation
@@ -129,6 +132,9 @@ class Call:
         found = {}
         for name, parameter in self.factory.parameters.items():
             value = self.arguments[name]
+            if getattr(value, "is_operand", False):
+                found[name] = value
+                continue
             if parameter.range is None or value is None or is_users_schedule(value):
                 continue
             found[name] = PreciseDecay.of(value) if parameter.range.is_decay else value  # type: ignore[arg-type]
