@@ -20,18 +20,18 @@ def test_against_the_equation(variant, value, scaling):
     f_min, most, eps = 0.5, 0.3, 2.0
     tx = polyak_sgd(most, scaling, f_min, eps, variant)
     gap = max(value - f_min, 0) if variant == "sps+" else value - f_min
-    size = min(gap / (25 + eps), most)
+    size = min(gap / (25 * scaling**2 + eps), most)
     updates, _ = tx.update(G, tx.init(G), value=value)
     np.testing.assert_allclose(updates["a"], [-scaling * size * 3, 0], rtol=1e-6)
     np.testing.assert_allclose(updates["b"], -scaling * size * 4, rtol=1e-6)
 
 
 def test_scheduled_scaling():
-    tx = polyak_sgd(scaling=lambda count: 1.0 / (1 + count))
+    tx = polyak_sgd(max_learning_rate=9.0, scaling=lambda count: 1.0 / (1 + count))
     state = tx.init(G)
     for count in range(3):
         updates, state = tx.update(G, state, value=5.0)
-        np.testing.assert_allclose(updates["b"], -0.2 * 4 / (1 + count), rtol=1e-6)
+        np.testing.assert_allclose(updates["b"], -0.2 * 4 * (1 + count), rtol=1e-6)
 
 
 def test_zero_and_huge_gradients():

@@ -122,6 +122,7 @@ from grad_core.scaling import (
 from grad_core.schedules import (
     schedule,
 )
+from grad_core.sharding import state_sharding
 from grad_core.stateless import (
     conjugate,
     identity,
@@ -275,6 +276,7 @@ __all__ = [
     "schedule",
     "second_moment",
     "set_to_zero",
+    "state_sharding",
     "stateless",
     "stateless_with_tree_map",
     "trace",

@@ -4,10 +4,11 @@ For the loss f_t with the gradient g_t, its norm taken over the whole tree:
 
 .. math::
 
-    \gamma_t &= \min\left(\frac{f_t - f_{min}}{\|g_t\|^2 + \varepsilon}, \gamma_{max}\right) \\
-    \theta_{t+1} &= \theta_t - \alpha \gamma_t g_t
+    \gamma(g) &= \min\left(\frac{f_t - f_{min}}{\|g\|^2 + \varepsilon}, \gamma_{max}\right) \\
+    \theta_{t+1} &= \theta_t - \gamma(c g_t) \, c g_t
 
-and 0 for :math:`\gamma_t` where its divisor is. The variant ``"sps+"`` has
+With the scaling c, far from the bound, steps are 1 / c times Polyak's, as with the constant c of the
+stochastic method. :math:`\gamma` is 0 where its divisor is. The variant ``"sps+"`` has
 :math:`\max(f_t - f_{min}, 0)` for :math:`f_t - f_{min}`.
 
 References:
@@ -105,19 +106,19 @@ def polyak_sgd(
     eps: NonNegative = 0.0,
     variant: Variant = "sps",
 ) -> GradientTransformationExtraArgs:
-    """Gradient descent with Polyak's step size, u = -scaling * min(..., max_learning_rate) * g.
+    """Gradient descent with Polyak's step size for scaled gradients; see the module.
 
     Its ``update`` takes the loss as the extra argument ``value``. State: none.
 
     Args:
       max_learning_rate: As for `scale_by_polyak`, and so are the others but `scaling`.
-      scaling: The multiple of Polyak's step size: a number, an array of shape () or a schedule.
+      scaling: What gradients are multiplied by first: a number, an array of shape () or a schedule.
       f_min: The least value of the loss.
       eps: Added to the squared norm.
       variant: ``"sps"`` or ``"sps+"``.
 
     Returns:
-      A transformation whose state is the tuple of an empty one and the scaling's.
+      A transformation whose state is the tuple of the scaling's and an empty one.
 
     Raises:
       ValueError: If there is no such variant.
@@ -136,5 +137,5 @@ def polyak_sgd(
       Array([1.5, 2. ], dtype=float32)
     """
     return chain(
-        scale_by_polyak(f_min, max_learning_rate, eps, variant), scale_by_learning_rate(scaling)
+        scale_by_learning_rate(scaling), scale_by_polyak(f_min, max_learning_rate, eps, variant)
     )
