@@ -171,7 +171,7 @@ def test_a_traced_mask_is_refused():
 
 
 def test_what_is_no_transformation_is_refused():
-    with pytest.raises(NotATransformationError, match="masked: inner must be a gradient transformation"):
+    with pytest.raises(NotATransformationError, match="masked: inner must be a gradient"):
         masked(3, True)
 
 

@@ -223,15 +223,15 @@ class Rule(Node):
             for name in wrapped
             if arguments[name] is not None
         }
-        call = in_compiled_code(call)
-        self.pure = all(node.pure for node in nodes.values())
-        if self.pure:
-            call = call.replace(**{name: Enclosed.of(node) for name, node in nodes.items()})
-        self.call = call.with_operands()
+        self.call = in_compiled_code(call).with_operands()
         self.inner = nodes
         self.label = call.factory.name
-        if isinstance(self.spec, TreeRule):
-            self.pure = self.pure and self.spec.compiled
+        compiled = not isinstance(self.spec, TreeRule) or self.spec.compiled
+        self.pure = compiled and all(node.pure for node in nodes.values())
+        if self.pure and nodes:  # otherwise what it wraps is called as it is, compiled by itself
+            enclosed = {name: Enclosed.of(node) for name, node in nodes.items()}
+            self.call = self.call.replace(**enclosed)
+            del self.spec
         own, inner = self.spec.extra_names, (node.extra_names for node in nodes.values())
         self.extra_names = own.union(*inner)
         self.takes_extra_args = bool(own) or bool(nodes)

@@ -76,7 +76,8 @@ def transformation(body: Callable[P, T]) -> Callable[P, T]:
         with naming(call.factory.name):
             made = call.build()
         node = node_of(made, call.factory.name).labelled(call.factory.name)
-        return type(made)(InitFn(call, node), UpdateFn(call, node))  # type: ignore[no-any-return]
+        pair: T = made._make((InitFn(call, node), UpdateFn(call, node)))  # of its own class
+        return pair
 
     return publish(body, finish)
 
