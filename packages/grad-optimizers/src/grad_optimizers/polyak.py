@@ -7,8 +7,8 @@ For the loss f_t with the gradient g_t, its norm taken over the whole tree:
     \gamma(g) &= \min\left(\frac{f_t - f_{min}}{\|g\|^2 + \varepsilon}, \gamma_{max}\right) \\
     \theta_{t+1} &= \theta_t - \gamma(c g_t) \, c g_t
 
-With the scaling c, far from the bound, steps are 1 / c times Polyak's, as with the constant c of the
-stochastic method. :math:`\gamma` is 0 where its divisor is. The variant ``"sps+"`` has
+With the scaling c, far from the bound, steps are 1 / c times Polyak's, as with the constant c of
+the stochastic method. :math:`\gamma` is 0 where its divisor is. The variant ``"sps+"`` has
 :math:`\max(f_t - f_{min}, 0)` for :math:`f_t - f_{min}`.
 
 References:
