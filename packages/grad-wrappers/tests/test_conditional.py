@@ -215,7 +215,7 @@ def test_a_condition_that_is_no_array_decides_before_tracing(known):
         conditionally_transform(gc.trace(0.5), even),
         conditionally_mask(gc.trace(0.5), even),
     ],
-    ids=repr,
+    ids=["apply_if_finite", "conditionally_transform", "conditionally_mask"],
 )
 def test_compiled_code_runs_one_branch(tx):
     jaxpr = str(jax.make_jaxpr(tx.update)(PARAMS, tx.init(PARAMS)))
