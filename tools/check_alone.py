@@ -52,7 +52,10 @@ NEEDS = {
 NEEDS["grad-contrib"] = Needs(frozenset(NEEDS), ARRAYS)
 NEEDS["optax"] = Needs(frozenset(NEEDS), frozenset())
 NEEDS["grad-testing"] = Needs(CORE, ARRAYS | {"chex", "pytest"})
-EXTRAS = {("optax", "testing"): frozenset({"grad-testing"})}
+EXTRAS = {
+    ("grad-schedules", "plot"): frozenset({"matplotlib"}),
+    ("optax", "testing"): frozenset({"grad-testing"}),
+}
 
 
 class Failure(Exception):
