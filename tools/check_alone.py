@@ -85,6 +85,8 @@ def listed(names: Iterable[str]) -> str:
 
 def with_siblings(name: str) -> set[str]:
     """The distribution and every sibling that its dependencies bring."""
+    if name not in NEEDS:  # another's
+        return set()
     return {name}.union(*(with_siblings(sibling) for sibling in NEEDS[name].siblings))
 
 
