@@ -88,3 +88,31 @@ def test_bfloat16_parameters_leave_hyperparameters_alone(factory):
     for name, value in subject.numbers.items():
         assert state.hyperparams[name].dtype == jnp.float32
         assert float(state.hyperparams[name]) == np.float32(value)
+
+
+WRAPPERS = {
+    "MultiSteps": lambda tx: optax.MultiSteps(tx, 2),
+    "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 2),
+    "master_weights": optax.wrappers.master_weights,
+    "params_ema": lambda tx: optax.wrappers.params_ema(tx, 0.9),
+    "lookahead": lambda tx: optax.lookahead(tx, 2, 0.5),
+    "partition": lambda tx: optax.partition({"train": tx, "still": optax.set_to_zero()}, "train"),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_it_nests_in_wrappers(wrap):
+    """The schedule counts steps, what is set is used, and setting it compiles nothing."""
+    inner = optax.inject_hyperparams(optax.sgd)(lambda count: 0.5**count, momentum=0.0)
+    tx = wrap(inner)
+    params = {"w": jnp.ones(3)}
+    update = jax.jit(tx.update)
+    _, state = take_steps(tx, params, [params] * 2, update=update)
+    steps = 1 if wrap is WRAPPERS["MultiSteps"] else 2
+    found = optax.current_learning_rate(tx, state)
+    found = found["train"] if isinstance(found, dict) else found
+    np.testing.assert_allclose(found, 0.5**steps)
+    state = optax.tree.set(state, momentum=0.75)
+    _, state = take_steps(tx, params, [params] * 2, state, update)
+    assert float(optax.tree.get(state, "momentum")) == 0.75
+    assert update._cache_size() == 1
