@@ -14,7 +14,6 @@ from grad_core import (
     Updates,
     zeros_like,
 )
-from grad_core.nodes import node_of
 from grad_core.sharing import dispatched_once
 from grad_core.structure import flatten, is_absent, means_no_update
 
@@ -79,15 +78,3 @@ def with_extra_args(inner: GradientTransformation) -> GradientTransformationExtr
         return inner.update(updates, state, params)
 
     return GradientTransformationExtraArgs(inner.init, update)
-
-
-def compiled(inner: GradientTransformation) -> GradientTransformationExtraArgs:
-    """The same for a wrapper that is not compiled itself: one compiled call, where it can be."""
-    node = node_of(inner, "wrapper")
-
-    def update(
-        updates: Updates, state: OptState, params: Params | None = None, **extra_args: object
-    ) -> tuple[Updates, OptState]:
-        return node.update(updates, state, params, extra_args)
-
-    return GradientTransformationExtraArgs(node.start, update)

@@ -46,7 +46,7 @@ from grad_core.rules import in_compute_precision
 from grad_core.schedules import ScheduleFn
 from grad_core.structure import means_no_update
 from grad_core.values import Factory, factory_of
-from grad_wrappers._branches import compiled, either, map_present, nothing, with_extra_args
+from grad_wrappers._branches import either, map_present, nothing, with_extra_args
 
 EveryK: TypeAlias = Annotated[int | jax.Array | Callable[[jax.Array], Numeric], Range(low=1)]
 """After how many updates to step: a positive integer, or a function of the steps so far."""
@@ -265,7 +265,7 @@ def unless_skipped(
 ) -> TreeRule:
     """`MultiSteps` that leaves gradients out."""
     is_ours = getattr(should_skip, "func", should_skip) in (skip_not_finite, skip_large_updates)
-    steps = with_extra_args(steps) if is_ours else compiled(steps)
+    steps = with_extra_args(steps)
 
     def init(params: Params) -> OptState:
         zeros = jax.tree.map(zeros_like, params)

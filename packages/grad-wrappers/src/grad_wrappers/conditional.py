@@ -20,7 +20,7 @@ from grad_core import (
 )
 from grad_core.errors import shown
 from grad_core.structure import means_no_update
-from grad_wrappers._branches import compiled, either, map_present, nothing, with_extra_args
+from grad_wrappers._branches import either, map_present, nothing, with_extra_args
 
 
 class ApplyIfFiniteState(NamedTuple):
@@ -255,7 +255,7 @@ def _conditionally(
     kind: Callable[..., Any],
 ) -> TreeRule:
     """Transforms if a condition holds; does something else with the updates if not."""
-    inner = compiled(inner)
+    inner = with_extra_args(inner)
 
     def init(params: Params) -> OptState:
         return kind(step=jnp.zeros([], jnp.int32), inner_state=inner.init(params))

@@ -40,12 +40,12 @@ from grad_core import (
     transformation,
     zeros_like,
 )
+from grad_core.adding import RandomKey
 from grad_core.errors import shown
 from grad_core.hyperparameters import Range
 from grad_core.rules import in_compute_precision
 from grad_wrappers._leaves import copy_of, is_low, map_rows, rounded
 
-RandomKey: TypeAlias = jax.Array | np.ndarray[Any, np.dtype[Any]] | np.integer[Any] | int
 _Seed: TypeAlias = Annotated[RandomKey, Range()]
 
 
