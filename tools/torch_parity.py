@@ -3,8 +3,7 @@
 
 Usage: ``uv run tools/torch_parity.py`` writes the recording anew; with ``--check`` torch runs too,
 but its results are compared with the recording, and then ours with its results. torch lives in an
-environment of its own, kept in the user's cache: it is large, and on Linux pip brings CUDA with it
-unless its configuration names CPU builds. ``--torch-python`` names a Python that has it already.
+environment of its own (``torch_environment.py``); ``--torch-python`` names a Python that has it.
 
 To add a case, add a line to ``CASES``. What the arguments mean in ours, the test tells.
 """
@@ -22,7 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-TORCH = "2.13.0"
+from torch_environment import torch_python
+
 TESTS = Path(__file__).resolve().parent.parent / "packages" / "grad-optimizers" / "tests"
 RECORDING = TESTS / "recorded" / "torch.npz"
 DTYPES = ("float64", "float32")
@@ -195,22 +195,6 @@ def record(path: Path) -> None:
         float64=np.stack(arrays["float64"]),
         float32=np.stack(arrays["float32"]),
     )
-
-
-def torch_python() -> Path:
-    """The Python of an environment with torch."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    version = ".".join(map(str, sys.version_info[:3]))
-    home = cache / "optax-parity" / f"torch-{TORCH}-python-{version}"
-    found = home / ("Scripts" if os.name == "nt" else "bin") / "python"
-    done = home / "installed"  # an installation that broke off has none
-    if not done.exists():
-        print(f"installing torch {TORCH} into {home}", file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-        packages = [f"torch=={TORCH}", f"numpy=={np.__version__}"]
-        subprocess.run([found, "-m", "pip", "install", *packages], check=True)
-        done.touch()
-    return found
 
 
 def differences(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Squared and Huber losses: exact values, derivatives, dtypes, errors."""
+"""Squared, Huber and log-cosh losses: exact values, derivatives, dtypes, errors."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grad_losses import huber_loss, l2_loss, squared_error
+from grad_losses import huber_loss, l2_loss, log_cosh, squared_error
 
 LOSSES = [squared_error, l2_loss, huber_loss]
 
@@ -60,6 +60,28 @@ def test_huber_at_its_ends() -> None:
     np.testing.assert_array_equal(at_delta(5.0, 2.0), [2, 3])
     by_delta = huber_loss(jnp.array([3.0, 3.0]), delta=jnp.array([1.0, 4.0]))
     np.testing.assert_array_equal(by_delta, [2.5, 4.5])
+
+
+def test_log_cosh_and_its_derivatives() -> None:
+    @jax.jit
+    @jax.vmap
+    def derivatives(e: jax.Array) -> tuple[jax.Array, ...]:
+        return log_cosh(e), jax.grad(log_cosh)(e), jax.grad(jax.grad(log_cosh))(e)
+
+    e = np.array([0, 1e-6, -1e-3, 0.5, -0.999, 1, 1.5, -8, 20, 100, 3e38], np.float32)
+    exact_e = np.abs(e.astype(np.longdouble))
+    # The power series where the logarithm cancels.
+    series = exact_e**2 / 2 - exact_e**4 / 12
+    far = np.logaddexp(exact_e, -exact_e) - np.log(np.longdouble(2))
+    value, first, second = derivatives(e)
+    np.testing.assert_allclose(value, np.where(exact_e < 1e-2, series, far), rtol=1e-6)
+    np.testing.assert_allclose(first, np.tanh(e.astype(np.float64)), rtol=5e-7)
+    want = 1 / np.cosh(np.minimum(exact_e, 100)) ** 2
+    np.testing.assert_allclose(second, want, rtol=1e-5, atol=1e-7)
+    value, first, _ = derivatives(np.array([-np.inf, np.inf], np.float32))
+    np.testing.assert_array_equal(value, np.inf)
+    np.testing.assert_array_equal(first, [-1, 1])
+    np.testing.assert_array_equal(log_cosh(jnp.ones((2, 3)), jnp.ones(3)), 0)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
