@@ -46,6 +46,7 @@ BENCHES = {
     "tpu": Bench(("tpu",), (), rounds=1),
     "optimizers": Bench(("optimizers",), ("released-optimizers",), rounds=3),
     "tpu-optimizers": Bench(("tpu-optimizers",), (), rounds=1),
+    "grouping": Bench(("grouped", "large-leaves"), ("ungrouped",), rounds=3),
 }
 
 

@@ -313,7 +313,16 @@ WORKS: dict[str, Callable[[], Samples]] = {
     "optimizers": optimizers,
     "released-optimizers": released_optimizers,
     "tpu-optimizers": tpu_optimizers,
+    "grouped": lambda: _grouping().thousand_leaves(True),
+    "ungrouped": lambda: _grouping().thousand_leaves(False),
+    "large-leaves": lambda: _grouping().large_leaves(),
 }
+
+
+def _grouping() -> Any:
+    """The module beside this one, which imports from it."""
+    sys.modules.setdefault("bench_work", sys.modules[__name__])
+    return importlib.import_module("bench_grouping")
 
 
 if __name__ == "__main__":

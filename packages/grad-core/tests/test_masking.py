@@ -9,6 +9,7 @@ import pytest
 
 from grad_core import (
     EmaState,
+    GradientTransformation,
     GradientTransformationExtraArgs,
     LeafTypeError,
     MaskedNode,
@@ -218,3 +219,23 @@ def test_updates_that_are_none_pass(mask):
     np.testing.assert_allclose(found["enc"]["bias"], 1.1, rtol=1e-6)
     assert type(state.inner_state[0]) is TraceState
     assert jax.tree.structure(state) == jax.tree.structure(tx.init(PARAMS))
+
+
+@pytest.mark.parametrize("mask", [".*kernel", lambda t: jax.tree.map(lambda x: jnp.ndim(x) > 1, t)])
+def test_parameters_of_updates_that_are_none_stay(mask):
+    """What is inside sees the parameters that it saw first, at each update."""
+    seen = []
+
+    def update(updates, state, params):
+        seen.append(params)
+        return updates, state
+
+    tx = masked(GradientTransformation(lambda params: seen.append(params), update), mask)
+    for kernel in (None, MaskedNode()):
+        seen.clear()
+        updates = {"enc": {"kernel": kernel, "bias": jnp.ones(2)}, "head": [None, jnp.ones(())]}
+        found, _ = step(tx, PARAMS, updates)
+        assert jax.tree.structure(found) == jax.tree.structure(updates)
+        assert jax.tree.structure(seen[1]) == jax.tree.structure(seen[0])
+    subtree = {"enc": None, "head": [jnp.ones(3), None]}
+    assert step(tx, PARAMS, subtree)[0]["enc"] is None

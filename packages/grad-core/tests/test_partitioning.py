@@ -257,6 +257,23 @@ def test_none_updates_pass():
         assert (found["enc"]["bias"] == 2).all()
 
 
+@pytest.mark.parametrize("labels", [None, lambda tree: jax.tree.map(lambda x: r"enc/.*", tree)])
+def test_parameters_of_updates_that_are_none_stay(labels):
+    """What is inside sees the parameters that it saw first, at each update."""
+    seen = []
+
+    def update(updates, state, params):
+        seen.append(params)
+        return updates, state
+
+    spy = GradientTransformation(lambda params: seen.append(params), update)
+    tx = partition({r"enc/.*": spy, r"head/.*": scale(2.0)}, labels)
+    updates = {"enc": {"kernel": None, "bias": jnp.ones(2)}, "head": [jnp.ones(3), None]}
+    found, _ = step(tx, PARAMS, updates)
+    assert jax.tree.structure(found) == jax.tree.structure(updates)
+    assert jax.tree.structure(seen[1]) == jax.tree.structure(seen[0])
+
+
 def test_labels_need_not_be_sortable_outside_of_jit():
     class Kind(enum.Enum):
         A = 1

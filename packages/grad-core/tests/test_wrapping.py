@@ -121,6 +121,72 @@ def test_extra_arguments_reach_what_is_wrapped():
     np.testing.assert_allclose(updates["b"], 2 * 2)
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        gc.with_extra_args_support,
+        lambda inner: gc.chain(gc.scale(1.0), inner),
+        lambda inner: gc.masked(inner, ".*"),
+        lambda inner: gc.partition({".*": inner}),
+        scaled_by,
+    ],
+    ids=["with_extra_args_support", "chain", "masked", "partition", "wrapper"],
+)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_extra_arguments_pass_what_a_body_builds_on(build, compiled):
+    """In compiled code a transformation knows which extra arguments those in it take."""
+
+    @rule
+    def built(inner: GradientTransformation) -> TreeRule:
+        inner = build(inner)
+
+        def update(updates, state, params, **extra_args):
+            return inner.update(updates, state, params, **extra_args)
+
+        return TreeRule(update, inner.init, compiled=compiled)
+
+    tx = built(gc.chain(gc.trace(0.0), times_value()))
+    factor = 2 if build is scaled_by else 1
+    assert float(descend(tx, value=5.0, other=1)[0]["b"]) == factor * 2 * 5
+    assert float(descend(built(gc.trace(0.0)), value=5.0)[0]["b"]) == factor * 2
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_what_is_wrapped_takes_extra_arguments_whether_it_asks_for_them_or_not(compiled):
+    plain = GradientTransformation(
+        lambda params: (), lambda updates, state, params=None: (updates, state)
+    )
+
+    @rule
+    def wrapper(inner: GradientTransformation) -> TreeRule:
+        def update(updates, state, params, **extra_args):
+            assert isinstance(inner, GradientTransformationExtraArgs)
+            return inner.update(updates, state, params, **extra_args)
+
+        return TreeRule(update, inner.init, compiled=compiled)
+
+    for inner in (gc.trace(0.0), plain):
+        assert float(descend(wrapper(inner), value=5.0)[0]["b"]) == 2
+
+
+def test_parameters_reach_those_that_look_at_them_without_need():
+    """Where none are given, they do without; where none look, none are handed over."""
+
+    @rule
+    def looks() -> TreeRule:
+        def update(updates, state, params):
+            return jax.tree.map(lambda g: g * (5.0 if params is None else 3.0), updates), state
+
+        return TreeRule(update, takes_params=True)
+
+    for tx in (looks(), scaled_by(looks(), 1.0), gc.chain(gc.scale(1.0), looks())):
+        state = tx.init(PARAMS)
+        assert float(tx.update(PARAMS, state, PARAMS)[0]["b"]) == 2 * 3
+        assert float(tx.update(PARAMS, state)[0]["b"]) == 2 * 5
+    tx = scaled_by(gc.trace(0.0))
+    tx.update(PARAMS, tx.init(PARAMS), {"a": "no array", "b": "at all"})
+
+
 def test_it_is_a_value_and_nests():
     tx = scaled_by(gc.trace(0.5), 3.0)
     assert repr(tx) == "scaled_by(inner=trace(decay=0.5), factor=3.0)"

@@ -52,6 +52,30 @@ INNER = pytest.mark.parametrize("inner", [lambda: gc.trace(0.5), foreign], ids=[
 VALUES = [1.0, NAN, 2.0, NAN, INF, -INF, NAN, 3.0, INF]
 
 
+WRAPPERS = [
+    lambda inner: apply_if_finite(inner, 2),
+    lambda inner: conditionally_transform(inner, lambda step: step < 1),
+    lambda inner: conditionally_mask(inner, lambda step: step < 1),
+    lambda inner: maybe_update(inner, lambda step: step < 1),
+]
+
+
+def test_states_may_hold_random_keys():
+    for wrapper in WRAPPERS:
+        tx = wrapper(gc.add_noise(0.1, 0.5, jax.random.key(0)))
+        before, after = run(tx, [1.0])[1]
+        assert gc.tree.get(before, "rng_key") != gc.tree.get(after, "rng_key")
+
+
+@INNER
+def test_states_may_be_donated(inner):
+    """Each array of a first state is in a buffer of its own, also outside of compiled code."""
+    for wrapper in WRAPPERS:
+        tx = wrapper(inner())
+        update = jax.jit(tx.update, donate_argnums=1)
+        update(gradient(1.0), tx.init(PARAMS), PARAMS)
+
+
 @WRAPS
 @INNER
 def test_counts_of_what_is_not_finite(inner, wrap):

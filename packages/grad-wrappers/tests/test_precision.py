@@ -17,7 +17,13 @@ from grad_core import (
     trace,
 )
 from grad_core.structure import means_no_update
-from grad_wrappers import kahan_summation, lookahead, master_weights, stochastic_rounding
+from grad_wrappers import (
+    apply_if_finite,
+    kahan_summation,
+    lookahead,
+    master_weights,
+    stochastic_rounding,
+)
 
 BF16, F16 = jnp.bfloat16, jnp.float16
 
@@ -262,6 +268,30 @@ def test_keys_of_every_kind(key):
     assert (np.asarray(first) != np.asarray(second)).any()
     with pytest.raises(TypeError, match="stochastic_rounding: key must be a random key or an int"):
         stochastic_rounding(scale(1.0), 0.5)
+
+
+@WRAPPERS
+@pytest.mark.parametrize(("dtype", "unit"), [(BF16, 2**-8), (F16, 2**-11)])
+def test_inside_a_wrapper_that_keeps_the_dtypes_of_gradients(wrap, dtype, unit):
+    """Exact where p' is between p / 2 and 2 p; a larger step is rounded, relative to itself."""
+    rng = np.random.default_rng(0)
+    params = jnp.asarray(rng.normal(size=1000), dtype)
+    inner = scale(-0.7)  # whose steps are no numbers of the dtype
+    outermost, inside = wrap(inner), apply_if_finite(wrap(inner), 2)
+    for sizes, error in (((-0.9, 0.45), 0.0), ((0.6, 1.4), unit), ((-5.0, -1.1), unit)):
+        gradient = jnp.asarray(params * rng.uniform(*sizes, 1000) / 0.7, dtype)
+        updates, _ = outermost.update(gradient, outermost.init(params), params)
+        found, _ = inside.update(gradient, inside.init(params), params)
+        assert (updates.dtype, found.dtype) == (jnp.float32, dtype)
+        target, reached = apply_updates(params, updates), apply_updates(params, found)
+        target, reached = np.asarray(target, float), np.asarray(reached, float)
+        bound = error * (np.abs(updates) + np.abs(target))
+        assert (np.abs(reached - target) <= bound).all()
+        assert error == 0 or (reached != target).any()
+    small = jnp.full(1000, 1e-3, dtype)
+    first = jnp.ones(1000, dtype)
+    arrived = [np.mean(run(tx, first, small, 100)[0], dtype=float) for tx in (outermost, inside)]
+    np.testing.assert_allclose(arrived, 1 - 70 * float(small[0]), atol=unit)
 
 
 @WRAPPERS

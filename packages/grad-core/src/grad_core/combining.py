@@ -87,14 +87,14 @@ def named_chain(*args: tuple[str, GradientTransformation]) -> GradientTransforma
 class Chain(Node):
     """Nodes one after another; the state is the tuple, or with names the dict, of their states."""
 
+    children: tuple[Node, ...] = ()
+
     def __init__(self, children: Sequence[Node], names: tuple[str, ...] | None = None) -> None:
         self.children = tuple(children)
         self.names = names
         self.label = "chain" if names is None else "named_chain"
         self.pure = all(child.pure for child in children)
-        self.has_schedules = any(child.has_schedules for child in children)
         self.takes_extra_args = any(child.takes_extra_args for child in children)
-        self.extra_names = frozenset[str]().union(*(child.extra_names for child in children))
         self.size = sum(child.size for child in children)
 
     def init(self, params: Params) -> OptState:
@@ -123,6 +123,10 @@ class Chain(Node):
         pairs = zip(self.children, states, strict=True)
         return Chain([child.resolve(s) for child, s in pairs], self.names).labelled(self.label)
 
+    def grouped(self, max_size: int) -> Node:
+        children = [child.grouped(max_size) for child in self.children]
+        return Chain(children, self.names).labelled(self.label)
+
     def parts(self, state: OptState) -> list[Part]:
         pairs = zip(self.children, self._unpack(state), strict=True)
         return [
@@ -142,10 +146,6 @@ class Chain(Node):
         pairs = zip(self.children, self._unpack(state), strict=True)
         rates = [rate for child, s in pairs if (rate := child.learning_rate(s)) is not None]
         return functools.reduce(_product, rates) if rates else None
-
-    def params_owners(self) -> tuple[str, ...]:
-        owners = next((o for o in (c.params_owners() for c in self.children) if o), ())
-        return (*owners, self.label) if owners else ()
 
     def _unpack(self, state: Any) -> list[OptState]:
         if self.names is not None and isinstance(state, dict) and {*state} == {*self.names}:

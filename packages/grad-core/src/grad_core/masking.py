@@ -78,8 +78,10 @@ class Masked(Node):
         self.mask_extra_args = mask_extra_args
         self.label = "masked"
         self.pure = inner.pure and not structure.is_function(mask)
-        self.has_schedules = inner.has_schedules
-        self.extra_names = inner.extra_names
+
+    @property
+    def children(self) -> tuple[Node]:
+        return (self.inner,)
 
     def init(self, params: Params) -> OptState:
         if isinstance(params, ParamsPlaceholder):  # of tree.map_params: it stands for all leaves
@@ -90,7 +92,7 @@ class Masked(Node):
     def step(
         self, updates: Updates, state: OptState, params: Params | None, extra_args: ExtraArgs
     ) -> tuple[Updates, OptState]:
-        mask = self._mask_for(updates, "updates")
+        mask = self._mask_for(structure.filled(updates, params), "updates")
         if structure.is_function(self.mask):
             known = Masked(self.inner, mask, self.mask_extra_args).labelled(self.label)
             return known.update(updates, state, params, extra_args)
@@ -118,12 +120,13 @@ class Masked(Node):
         inner = self.inner.resolve(getattr(state, "inner_state", None))
         return Masked(inner, self.mask, self.mask_extra_args).labelled(self.label)
 
+    def grouped(self, max_size: int) -> Node:
+        mask = self.mask.thaw() if isinstance(self.mask, structure.FrozenTree) else self.mask
+        inner = self.inner.grouped(max_size)
+        return Masked(inner, mask, self.mask_extra_args).labelled(self.label)
+
     def learning_rate(self, state: OptState) -> Any:
         return self.inner.learning_rate(state.inner_state)  # type: ignore[attr-defined]
-
-    def params_owners(self) -> tuple[str, ...]:
-        owners = self.inner.params_owners()
-        return (*owners, self.label) if owners else ()
 
     def _mask_for(self, tree: PyTree, name: str) -> PyTree:
         """The mask as a tree of bools, checked to be a prefix of `tree`."""
@@ -161,7 +164,7 @@ def _as_bool(x: Any) -> bool:
 
 
 def _flatten(node: Masked) -> tuple[tuple[Node], tuple[Any, ...]]:
-    return (node.inner,), (node.mask, node.mask_extra_args, node.label)
+    return node.children, (node.mask, node.mask_extra_args, node.label)
 
 
 def _unflatten(aux: tuple[Any, ...], children: Sequence[Node]) -> Masked:

@@ -8,9 +8,9 @@ transformations that differ in numbers only share an executable.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 
@@ -21,6 +21,7 @@ from grad_core.errors import (
     naming,
     shown,
 )
+from grad_core.grouping import init_grouped, run_grouped
 from grad_core.hyperparameters import EvaluatedSchedule, is_users_schedule
 from grad_core.rules import ExtraArgs, LeafRule, Stage, TreeRule, naming_all, run_rules
 from grad_core.schedules import in_compiled_code
@@ -49,18 +50,34 @@ class Node:
     Attributes:
       label: The name of the factory that made it, for errors.
       pure: Whether it can run inside compiled code: our rules only, nothing that users wrote.
-      has_schedules: Whether a user's schedule must be called before each update.
       takes_extra_args: Whether its transformation is a `GradientTransformationExtraArgs`.
-      extra_names: The extra arguments that compiled code needs.
       size: The number of its `parts`.
     """
 
     label: str = ""
     pure: bool = True
-    has_schedules: bool = False
     takes_extra_args: bool = False
-    extra_names: frozenset[str] = frozenset()
     size: int = 1
+
+    @property
+    def children(self) -> Sequence["Node"]:
+        """The nodes that it is made of."""
+        return ()
+
+    @functools.cached_property
+    def has_schedules(self) -> bool:
+        """Whether a user's schedule must be called before each update."""
+        return any(child.has_schedules for child in self.children)
+
+    @functools.cached_property
+    def extra_names(self) -> frozenset[str]:
+        """The extra arguments that compiled code needs."""
+        return frozenset[str]().union(*(child.extra_names for child in self.children))
+
+    @functools.cached_property
+    def takes_params(self) -> bool:
+        """Whether compiled code looks at the parameters, if there are any."""
+        return any(child.takes_params for child in self.children)
 
     def init(self, params: Params) -> OptState:
         """The first state."""
@@ -87,13 +104,18 @@ class Node:
         """The state from the states of the `parts`."""
         return states[0]
 
+    def grouped(self, max_size: int) -> "Node":
+        """The node with small leaves of one shape stacked, wherever a leaf rule runs."""
+        return self
+
     def learning_rate(self, state: OptState) -> Any:
         """The learning rate of the next update, or None; by label where there are several."""
         return None
 
     def params_owners(self) -> tuple[str, ...]:
         """Whose part needs the parameters, from the inside out; () if none does."""
-        return ()
+        owners = next((o for o in (n.params_owners() for n in self.children) if o), ())
+        return (*owners, self.label) if owners else ()
 
     @functools.cached_property
     def needs_params(self) -> bool:
@@ -125,7 +147,7 @@ class Node:
         with naming(self.label):
             node = self.resolve(state)
         asked = {name: extra_args[name] for name in self.extra_names if name in extra_args}
-        return _update(node, updates, state, params if self.needs_params else None, asked)
+        return _update(node, updates, state, params if self.takes_params else None, asked)
 
     def _missing_params(self) -> MissingArgumentError:
         error = MissingArgumentError(
@@ -159,7 +181,8 @@ def run(
     while todo:
         stages = _leading_stages(todo)
         if stages:
-            updates, new = run_rules(stages, updates, params, extra_args)
+            run_stages = run_grouped if stages[0].max_grouped else run_rules
+            updates, new = run_stages(stages, updates, params, extra_args)
         else:
             with naming_all(todo[0].owners):
                 updates, state = todo[0].node.step(updates, todo[0].state, params, extra_args)
@@ -170,33 +193,60 @@ def run(
 
 
 def _leading_stages(parts: Sequence[Part]) -> list[Stage]:
-    stages = []
+    """The leaf rules at the start that can run together."""
+    stages: list[Stage] = []
     for part in parts:
         node = part.node
         if not (isinstance(node, Rule) and isinstance(node.spec, LeafRule)):
             break
-        stages.append(Stage(node.call, node.spec, part.state, part.owners))
+        stage = Stage(node.call, node.spec, part.state, part.owners, node.max_grouped)
+        if stages and stages[0].max_grouped != stage.max_grouped:
+            break
+        stages.append(stage)
     return stages
 
 
-class Enclosed(GradientTransformationExtraArgs):
-    """The transformation that a wrapper wraps, in compiled code: a pytree of its node."""
+class Inner(GradientTransformationExtraArgs):
+    """The transformation that a wrapper wraps, as the wrapper calls it."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, node: Node) -> Self:
+        """A transformation that runs a node as it is, compiled by itself where it can be."""
+        return cls._around(node, node.start, node.update)
+
+    @classmethod
+    def _around(
+        cls,
+        node: Node,
+        start: Callable[[Params], OptState],
+        advance: Callable[..., tuple[Updates, OptState]],
+    ) -> Self:
+        def update(
+            updates: Updates, state: OptState, params: Params | None = None, **extra_args: object
+        ) -> tuple[Updates, OptState]:
+            return advance(updates, state, params, extra_args)
+
+        def init(params: Params) -> OptState:
+            return start(params)
+
+        update.node = init.node = node  # type: ignore[attr-defined]
+        return cls(init, update)
+
+
+class Enclosed(Inner):
+    """The same in compiled code: a pytree of its node, which is pure."""
 
     __slots__ = ()
     is_operand = True
 
     @classmethod
-    def of(cls, node: Node) -> "Enclosed":
+    def of(cls, node: Node) -> Self:
         """A transformation that runs a pure node in the midst of compiled code."""
-
-        def update(
-            updates: Updates, state: OptState, params: Params | None = None, **extra_args: object
-        ) -> tuple[Updates, OptState]:
-            return run(node, updates, state, params, extra_args)
-
-        init = functools.partial(_init_inside, node)
-        update.node = init.node = node  # type: ignore[attr-defined]
-        return cls(init, update)
+        return cls._around(
+            node, functools.partial(_init_inside, node), functools.partial(run, node)
+        )
 
 
 def _init_inside(node: Node, params: Params) -> OptState:
@@ -214,6 +264,8 @@ jax.tree_util.register_pytree_node(
 class Rule(Node):
     """A leaf rule, or a rule for whole trees, with its hyperparameters and what it wraps."""
 
+    max_grouped: int = 0
+
     def __init__(self, call: Call) -> None:
         arguments = call.arguments
         parameters = call.factory.parameters
@@ -228,16 +280,15 @@ class Rule(Node):
         self.label = call.factory.name
         compiled = not isinstance(self.spec, TreeRule) or self.spec.compiled
         self.pure = compiled and all(node.pure for node in nodes.values())
-        if self.pure and nodes:  # otherwise what it wraps is called as it is, compiled by itself
-            enclosed = {name: Enclosed.of(node) for name, node in nodes.items()}
-            self.call = self.call.replace(**enclosed)
+        if nodes:
+            self.call = self.call.replace(**self._enclosing(nodes))
             del self.spec
-        own, inner = self.spec.extra_names, (node.extra_names for node in nodes.values())
-        self.extra_names = own.union(*inner)
-        self.takes_extra_args = bool(own) or bool(nodes)
-        self.has_schedules = bool(self._user_schedules()) or any(
-            node.has_schedules for node in nodes.values()
-        )
+        self.takes_extra_args = bool(self.spec.extra_names) or bool(nodes)
+
+    def _enclosing(self, nodes: dict[str, Node]) -> dict[str, "Inner"]:
+        """What it wraps, as it calls it, by argument."""
+        kind = Enclosed if self.pure else Inner
+        return {name: kind.of(node) for name, node in nodes.items()}
 
     @functools.cached_property
     def spec(self) -> LeafRule | TreeRule:
@@ -250,6 +301,22 @@ class Rule(Node):
         found = {k: x for k, x in self.call.arguments.items() if isinstance(x, Enclosed)}
         return {name: node_of(pair, self.label) for name, pair in found.items()}
 
+    @property
+    def children(self) -> Sequence[Node]:
+        return tuple(self.inner.values())
+
+    @functools.cached_property
+    def has_schedules(self) -> bool:
+        return bool(self._user_schedules()) or super().has_schedules
+
+    @functools.cached_property
+    def extra_names(self) -> frozenset[str]:
+        return self.spec.extra_names | super().extra_names
+
+    @functools.cached_property
+    def takes_params(self) -> bool:
+        return bool(self.max_grouped) or self.spec.takes_params or super().takes_params
+
     def _user_schedules(self) -> dict[str, Any]:
         parameters = self.call.factory.parameters
         return {
@@ -259,7 +326,19 @@ class Rule(Node):
         }
 
     def init(self, params: Params) -> OptState:
+        if isinstance(self.spec, LeafRule) and self.max_grouped:
+            return init_grouped(self.spec, params, self.max_grouped)
         return self.spec.init(params)
+
+    def grouped(self, max_size: int) -> Node:
+        copy = Rule.__new__(Rule)
+        copy.label, copy.pure, copy.takes_extra_args = self.label, self.pure, self.takes_extra_args
+        copy.call, copy.inner = self.call, {k: n.grouped(max_size) for k, n in self.inner.items()}
+        if isinstance(self.spec, LeafRule):
+            copy.max_grouped = max_size
+        elif copy.inner:
+            copy.call = self.call.replace(**self._enclosing(copy.inner))
+        return copy
 
     def step(
         self, updates: Updates, state: OptState, params: Params | None, extra_args: ExtraArgs
@@ -279,7 +358,7 @@ class Rule(Node):
         }
         for name, node in self.inner.items():
             values[name] = Enclosed.of(node.resolve(self._inner_state(state)))
-        return _unflatten_rule(self.label, [self.call.replace(**values)])
+        return _unflatten_rule((self.label, self.max_grouped), [self.call.replace(**values)])
 
     def _count(self, state: OptState) -> Any:
         """The count at which schedules are evaluated; None if there are none."""
@@ -306,19 +385,16 @@ class Rule(Node):
         return rate(state.count) if callable(rate) else rate  # type: ignore[attr-defined]
 
     def params_owners(self) -> tuple[str, ...]:
-        if self.spec.needs_params:
-            return (self.label,)
-        owners = next((o for o in (n.params_owners() for n in self.inner.values()) if o), ())
-        return (*owners, self.label) if owners else ()
+        return (self.label,) if self.spec.needs_params else super().params_owners()
 
 
-def _flatten_rule(rule: Rule) -> tuple[tuple[Call], str]:
-    return (rule.call,), rule.label
+def _flatten_rule(rule: Rule) -> tuple[tuple[Call], tuple[str, int]]:
+    return (rule.call,), (rule.label, rule.max_grouped)
 
 
-def _unflatten_rule(label: str, children: Sequence[Call]) -> Rule:
+def _unflatten_rule(aux: tuple[str, int], children: Sequence[Call]) -> Rule:
     rule = object.__new__(Rule)
-    rule.call, rule.label = children[0], label
+    rule.call, (rule.label, rule.max_grouped) = children[0], aux
     return rule
 
 

@@ -98,8 +98,10 @@ class Partition(Node):
                 "partition: without param_labels, the keys of transforms are patterns for paths, "
                 f"and so must be strings; got {', '.join(map(repr, nodes))}."
             )
-        self.has_schedules = any(node.has_schedules for node in nodes.values())
-        self.extra_names = frozenset[str]().union(*(n.extra_names for n in nodes.values()))
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return tuple(self.nodes.values())
 
     def init(self, params: Params) -> OptState:
         if isinstance(params, ParamsPlaceholder):
@@ -111,7 +113,7 @@ class Partition(Node):
     def step(
         self, updates: Updates, state: OptState, params: Params | None, extra_args: ExtraArgs
     ) -> tuple[Updates, OptState]:
-        labels = self._labels_for(updates, "updates")
+        labels = self._labels_for(structure.filled(updates, params), "updates")
         if structure.is_function(self.labels):
             known = Partition(self.nodes, labels, self.mask_extra_args).labelled(self.label)
             return known.update(updates, state, params, extra_args)
@@ -129,17 +131,21 @@ class Partition(Node):
             label: node.resolve(states[label].inner_state if label in states else None)
             for label, node in self.nodes.items()
         }
-        labels = self.labels if self.labels is None else self.labels.thaw()
+        return self._with(nodes)
+
+    def grouped(self, max_size: int) -> Node:
+        return self._with({label: node.grouped(max_size) for label, node in self.nodes.items()})
+
+    def _with(self, nodes: dict[Hashable, Node]) -> Node:
+        """The same partition of other nodes."""
+        is_frozen = isinstance(self.labels, structure.FrozenTree)
+        labels = self.labels.thaw() if is_frozen else self.labels
         return Partition(nodes, labels, self.mask_extra_args).labelled(self.label)
 
     def learning_rate(self, state: OptState) -> Any:
         states: Any = state.inner_states  # type: ignore[attr-defined]
         rates = {k: n.learning_rate(states[k].inner_state) for k, n in self.nodes.items()}
         return {label: rate for label, rate in rates.items() if rate is not None} or None
-
-    def params_owners(self) -> tuple[str, ...]:
-        owners = next((o for o in (n.params_owners() for n in self.nodes.values()) if o), ())
-        return (*owners, self.label) if owners else ()
 
     def _groups(self, labels: PyTree) -> dict[Hashable, Masked]:
         """Each node masked to its own leaves."""
@@ -181,7 +187,7 @@ def _equal(a: Hashable, b: Hashable) -> bool:
 
 def _flatten(node: Partition) -> tuple[tuple[Node, ...], tuple[Any, ...]]:
     aux = (tuple(node.nodes), node.labels, node.mask_extra_args, node.label)
-    return tuple(node.nodes.values()), aux
+    return node.children, aux
 
 
 def _unflatten(aux: tuple[Any, ...], children: Sequence[Node]) -> Partition:

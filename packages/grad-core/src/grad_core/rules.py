@@ -9,7 +9,7 @@ dispatched is in `grad_core.nodes`; the whole pattern is told in ``docs/pattern.
 import functools
 import inspect
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -105,6 +105,10 @@ class LeafRule:
         return "p" in self.wants or "params" in self.once_wants
 
     @property
+    def takes_params(self) -> bool:
+        return self.needs_params
+
+    @property
     def needs_tree(self) -> bool:
         """Whether its scalars depend on all leaves, so that earlier rules must have finished."""
         return "updates" in self.once_wants
@@ -117,10 +121,14 @@ class LeafRule:
     def init(self, params: Params) -> OptState:
         structure.check_inexact(params, "params")
         fields = {name: jax.tree.map(first, params) for name, first in self.statistics.items()}
-        fields |= {name: jnp.asarray(first) for name, first in self.shared.items()}
+        return self.start(fields)
+
+    def start(self, statistics: dict[str, Any]) -> OptState:
+        """The first state, from the first values of the statistics."""
+        fields = {name: jnp.asarray(first) for name, first in self.shared.items()}
         if self.counts:
             fields["count"] = jnp.zeros([], jnp.int32)
-        return self.state(**fields)
+        return self.state(**statistics, **fields)
 
     def scalars(self, given: dict[str, Any]) -> dict[str, Any]:
         """What `once` returns, given what it asks for."""
@@ -175,6 +183,8 @@ class TreeRule:
         wrapper hands the extra arguments on.
       init: ``init(params) -> state``.
       needs_params: Whether ``update`` needs the parameters.
+      takes_params: Whether ``update`` looks at the parameters if they are given, though it does
+        not need them.
       extra_names: The extra arguments that ``update`` takes itself, all optional.
       compiled: Whether it may run compiled: not if it calls what users wrote.
       inner_state: A wrapper's function from its state to that of what it wraps.
@@ -187,6 +197,7 @@ class TreeRule:
         init: Callable[[Params], OptState] = lambda params: EmptyState(),
         *,
         needs_params: bool = False,
+        takes_params: bool = False,
         extra_names: Sequence[str] = (),
         compiled: bool = True,
         inner_state: Callable[[Any], OptState] = operator.attrgetter("inner_state"),
@@ -195,6 +206,7 @@ class TreeRule:
         self.update = update
         self.init = init
         self.needs_params = needs_params
+        self.takes_params = needs_params or takes_params
         self.extra_names = frozenset(extra_names)
         self.compiled = compiled
         self.inner_state = inner_state
@@ -254,12 +266,16 @@ def _convert(x: jax.Array, dtype: Any) -> jax.Array:
 
 
 class Stage(NamedTuple):
-    """A leaf rule about to run: its hyperparameters, rule and state, and whose part it is."""
+    """A leaf rule about to run: its hyperparameters, rule and state, and whose part it is.
+
+    Leaves of at most `max_grouped` elements are stacked with those of their shape; with 0, none is.
+    """
 
     call: Call
     spec: LeafRule
     state: Any
     owners: tuple[str, ...]
+    max_grouped: int = 0
 
 
 class _Running(NamedTuple):
@@ -273,13 +289,18 @@ class _Running(NamedTuple):
 
 
 def run_rules(
-    stages: Sequence[Stage], updates: Updates, params: Params | None, extra_args: ExtraArgs
+    stages: Sequence[Stage],
+    updates: Updates,
+    params: Params | None,
+    extra_args: ExtraArgs,
+    stacked: Collection[int] = (),
 ) -> tuple[Updates, list[OptState]]:
     """Applies leaf rules one after another, as one function per leaf.
 
     A rule whose scalars depend on the whole tree (a global norm) first lets those before it finish.
+    The leaves at the indices `stacked` are many along their first axis.
     """
-    tree = _Leaves(updates, params, stages)
+    tree = Leaves(updates, params, stages, stacked)
     running: list[_Running] = []
     finished = 0
     for stage in stages:
@@ -292,10 +313,17 @@ def run_rules(
     return tree.updates(), [tree.end(each) for each in running]
 
 
-class _Leaves:
+class Leaves:
     """The leaves of the updates, and what belongs to them, during an update."""
 
-    def __init__(self, updates: Updates, params: Params | None, stages: Sequence[Stage]) -> None:
+    def __init__(
+        self,
+        updates: Updates,
+        params: Params | None,
+        stages: Sequence[Stage],
+        stacked: Collection[int] = (),
+    ) -> None:
+        self.stacked = stacked
         self.tree = updates
         self.params = params
         self.leaves, self.treedef = structure.flatten(updates)
@@ -370,7 +398,9 @@ class _Leaves:
             g, s = self.leaves[i], found[i]
             if structure.is_array(s) and jnp.shape(s) == jnp.shape(g):
                 continue
-            due = _shapes(jax.eval_shape(spec.statistics[field], g))  # it may rightly differ
+            first = spec.statistics[field]
+            first = jax.vmap(first) if i in self.stacked else first
+            due = _shapes(jax.eval_shape(first, g))  # it may rightly differ
             if _shapes(s) == due:
                 continue
             has = f"has shape {_shapes(s)}, not {due}" if jax.tree.leaves(s) else f"is {shown(s)}"
@@ -396,11 +426,14 @@ class _Leaves:
             )
             for i in self.there
         }
-        for dtype in sorted({compute_dtype(row.g) for row in rows.values()}, key=str):
-            mine = [i for i, row in rows.items() if compute_dtype(row.g) == dtype]
+        kinds = {i: (compute_dtype(row.g), i in self.stacked) for i, row in rows.items()}
+        for kind in sorted({*kinds.values()}, key=str):
+            mine = [i for i in rows if kinds[i] == kind]
+            dtype, is_stacked = kind
             common = in_real_precision((_for_leaves(calls), scalars), dtype)
+            fn = _on_stack if is_stacked else _on_leaf
             with naming_all(running[0].stage.owners):
-                results = map_rows(_on_leaf, common, [rows[i] for i in mine])
+                results = map_rows(fn, common, [rows[i] for i in mine])
             for i, (g, new) in zip(mine, results, strict=True):
                 self.leaves[i] = g
                 for each, values in zip(running, new, strict=True):
@@ -437,6 +470,12 @@ def _on_leaf(common: _Common, row: _Row) -> _Result:
         g, s = spec.on_leaf(g, statistics, row.p, scalars)
         new.append(jax.tree.map(lambda x: _written(x) if x is given else x, s))
     return g, tuple(new)
+
+
+def _on_stack(common: _Common, row: _Row) -> _Result:
+    """The fused rules on each of the leaves that are stacked along the first axis."""
+    on_each: Callable[[_Common, _Row], _Result] = jax.vmap(_on_leaf, in_axes=(None, 0))
+    return on_each(common, row)
 
 
 def _for_leaves(calls: tuple[Call, ...]) -> tuple[Call, ...]:

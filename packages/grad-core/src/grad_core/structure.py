@@ -125,6 +125,16 @@ class FrozenTree:
         return hash((self.leaves, self.treedef))
 
 
+def filled(updates: PyTree, params: PyTree | None) -> PyTree:
+    """The updates, with parameters where there are none: masks and labels are for every leaf."""
+    leaves, treedef = flatten(updates)
+    if params is None or not any(is_absent(g) for g in leaves):
+        return updates
+    beside = flatten_like(updates, treedef, params, ("updates", "params"))
+    pairs = zip(leaves, beside, strict=True)
+    return treedef.unflatten([p if is_absent(g) and is_array(p) else g for g, p in pairs])
+
+
 def matches(pattern: str, tree: PyTree) -> PyTree:
     """A mask that is True where the whole path of a leaf matches a regular expression.
 

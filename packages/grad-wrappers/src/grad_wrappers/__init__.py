@@ -31,6 +31,7 @@ from grad_wrappers.conditional import (
 )
 from grad_wrappers.flattening import flatten
 from grad_wrappers.freezing import freeze, selective_transform
+from grad_wrappers.grouping import grouped
 from grad_wrappers.lookahead import LookaheadParams, LookaheadPlainState, LookaheadState, lookahead
 from grad_wrappers.microbatching import (
     AccumulationType,
@@ -86,6 +87,7 @@ __all__ = [
     "conditionally_transform",
     "flatten",
     "freeze",
+    "grouped",
     "kahan_summation",
     "lookahead",
     "master_weights",

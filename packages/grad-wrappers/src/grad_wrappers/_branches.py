@@ -6,14 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from grad_core import (
-    GradientTransformation,
-    GradientTransformationExtraArgs,
-    OptState,
-    Params,
-    Updates,
-    zeros_like,
-)
+from grad_core import OptState, Updates, zeros_like
 from grad_core.sharing import dispatched_once
 from grad_core.structure import flatten, is_absent, means_no_update
 
@@ -49,7 +42,7 @@ def either(
 def _like(new: Any, old: Any) -> Any:
     """A leaf in the dtype of the one that it replaces."""
     dtype = old.dtype if hasattr(old, "dtype") else jnp.result_type(old)
-    if isinstance(new, jax.Array) and new.dtype == dtype and not new.weak_type:
+    if isinstance(new, jax.Array) and new.dtype == dtype and not jax.typeof(new).weak_type:
         return new
     return jnp.asarray(new).astype(dtype)
 
@@ -65,16 +58,3 @@ def map_present(fn: Callable[..., Any], updates: Updates, *rest: Updates) -> Any
     return jax.tree.map(
         lambda g, *x: g if means_no_update(g) else fn(g, *x), updates, *rest, is_leaf=is_absent
     )
-
-
-def with_extra_args(inner: GradientTransformation) -> GradientTransformationExtraArgs:
-    """What a wrapper wraps, to be called with extra arguments whether it takes them or not."""
-    if isinstance(inner, GradientTransformationExtraArgs):
-        return inner
-
-    def update(
-        updates: Updates, state: OptState, params: Params | None = None, **extra_args: object
-    ) -> tuple[Updates, OptState]:
-        return inner.update(updates, state, params)
-
-    return GradientTransformationExtraArgs(inner.init, update)

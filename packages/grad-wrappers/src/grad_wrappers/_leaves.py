@@ -18,6 +18,11 @@ def copy_of(p: Any, dtype: Any = None) -> jax.Array:
     return jnp.array(p, dtype or jnp.result_type(p), copy=True)
 
 
+def zero_count() -> jax.Array:
+    """A count of 0, in a buffer of its own: states may be donated."""
+    return jnp.zeros([], jnp.int32)
+
+
 def is_inexact(p: Any) -> bool:
     """Whether a leaf is an array of real or complex floating-point numbers."""
     return jnp.issubdtype(getattr(p, "dtype", type(p)), jnp.inexact)

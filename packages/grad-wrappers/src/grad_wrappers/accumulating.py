@@ -46,7 +46,8 @@ from grad_core.rules import in_compute_precision
 from grad_core.schedules import ScheduleFn
 from grad_core.structure import means_no_update
 from grad_core.values import Factory, factory_of
-from grad_wrappers._branches import either, map_present, nothing, with_extra_args
+from grad_wrappers._branches import either, map_present, nothing
+from grad_wrappers._leaves import zero_count
 
 EveryK: TypeAlias = Annotated[int | jax.Array | Callable[[jax.Array], Numeric], Range(low=1)]
 """After how many updates to step: a positive integer, or a function of the steps so far."""
@@ -181,13 +182,11 @@ def step_every(
     opt: GradientTransformation, k: EveryK, mean: bool, accumulator_dtype: DType | None
 ) -> TreeRule:
     """`MultiSteps` that accumulates."""
-    opt = with_extra_args(opt)
-    accumulator = with_extra_args(accumulate(mean, accumulator_dtype))
+    accumulator: Any = accumulate(mean, accumulator_dtype)
 
     def init(params: Params) -> MultiStepsState:
-        zero = jnp.zeros([], jnp.int32)
         gradients: Any = accumulator.init(params)
-        return MultiStepsState(zero, zero, opt.init(params), gradients.acc_grads)
+        return MultiStepsState(zero_count(), zero_count(), opt.init(params), gradients.acc_grads)
 
     def update(
         updates: Updates,
@@ -235,11 +234,9 @@ def _widened(g: Any, accumulated: jax.Array) -> jax.Array:
 @rule
 def step_always(opt: GradientTransformation) -> TreeRule:
     """`MultiSteps` that has nothing to accumulate."""
-    opt = with_extra_args(opt)
 
     def init(params: Params) -> MultiStepsState:
-        zero = jnp.zeros([], jnp.int32)
-        return MultiStepsState(zero, zero, opt.init(params), ())
+        return MultiStepsState(zero_count(), zero_count(), opt.init(params), ())
 
     def update(
         updates: Updates,
@@ -265,11 +262,10 @@ def unless_skipped(
 ) -> TreeRule:
     """`MultiSteps` that leaves gradients out."""
     is_ours = getattr(should_skip, "func", should_skip) in (skip_not_finite, skip_large_updates)
-    steps = with_extra_args(steps)
 
     def init(params: Params) -> OptState:
         zeros = jax.tree.map(zeros_like, params)
-        _, skip_state = should_skip(zeros, jnp.zeros([], jnp.int32), params)
+        _, skip_state = should_skip(zeros, zero_count(), params)
         state: Any = steps.init(params)
         return state._replace(skip_state=skip_state)
 
@@ -277,8 +273,9 @@ def unless_skipped(
         updates: Updates, state: MultiStepsState, params: Params | None, **extra_args: Any
     ) -> tuple[Updates, OptState]:
         skip, skip_state = should_skip(updates, state.gradient_step, params)
+        extra_args["_skip"] = skip
         new: Any
-        updates, new = steps.update(updates, state, params, _skip=skip, **extra_args)
+        updates, new = steps.update(updates, state, params, **extra_args)
         return updates, new._replace(skip_state=skip_state)
 
     return TreeRule(update, init, compiled=is_ours, inner_state=lambda state: state)

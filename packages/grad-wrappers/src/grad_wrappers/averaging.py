@@ -36,7 +36,7 @@ from grad_core import (
 )
 from grad_core.rules import compute_dtype
 from grad_core.sharing import dispatched_once
-from grad_wrappers._leaves import copy_of, is_inexact, is_low, rounded
+from grad_wrappers._leaves import copy_of, is_inexact, is_low, rounded, zero_count
 
 Tree = TypeVar("Tree")
 
@@ -107,7 +107,7 @@ def params_ema(inner: GradientTransformation, decay: Decay, debias: bool = True)
     """
 
     def init(params: Params) -> ParamsEmaState:
-        return ParamsEmaState(jnp.zeros([], jnp.int32), _copies(params), inner.init(params))
+        return ParamsEmaState(zero_count(), _copies(params), inner.init(params))
 
     def update(
         updates: Updates, state: ParamsEmaState, params: Params, **extra_args: object
@@ -161,8 +161,7 @@ def params_swa(inner: GradientTransformation, start: int = 0, every: int = 1) ->
     _check_at_least("params_swa", start=(start, 0), every=(every, 1))
 
     def init(params: Params) -> ParamsSwaState:
-        zero = jnp.zeros([], jnp.int32)
-        return ParamsSwaState(zero, zero + 0, _copies(params), inner.init(params))
+        return ParamsSwaState(zero_count(), zero_count(), _copies(params), inner.init(params))
 
     def update(
         updates: Updates, state: ParamsSwaState, params: Params, **extra_args: object
@@ -217,9 +216,8 @@ def params_lawa(inner: GradientTransformation, length: int, every: int = 1) -> T
     _check_at_least("params_lawa", length=(length, 1), every=(every, 1))
 
     def init(params: Params) -> ParamsLawaState:
-        zero = jnp.zeros([], jnp.int32)
         checkpoints = tuple(_kept(zeros_like, params) for _ in range(length))
-        return ParamsLawaState(zero, zero + 0, checkpoints, inner.init(params))
+        return ParamsLawaState(zero_count(), zero_count(), checkpoints, inner.init(params))
 
     def update(
         updates: Updates, state: ParamsLawaState, params: Params, **extra_args: object

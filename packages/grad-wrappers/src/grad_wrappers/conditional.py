@@ -13,14 +13,18 @@ from grad_core import (
     Params,
     TreeRule,
     Updates,
+    chain,
     example,
+    exempt,
     rule,
     safe_increment,
+    scale_by_learning_rate,
     trace,
 )
 from grad_core.errors import shown
 from grad_core.structure import means_no_update
-from grad_wrappers._branches import either, map_present, nothing, with_extra_args
+from grad_wrappers._branches import either, map_present, nothing
+from grad_wrappers._leaves import zero_count
 
 
 class ApplyIfFiniteState(NamedTuple):
@@ -72,11 +76,9 @@ def apply_if_finite(
       >>> updates, state.notfinite_count
       (Array(0., dtype=float32), Array(1, dtype=int32))
     """
-    inner = with_extra_args(inner)
 
     def init(params: Params) -> ApplyIfFiniteState:
-        zero = jnp.zeros([], jnp.int32)
-        return ApplyIfFiniteState(zero, jnp.array(True), zero, inner.init(params))
+        return ApplyIfFiniteState(zero_count(), jnp.array(True), zero_count(), inner.init(params))
 
     def update(
         updates: Updates, state: ApplyIfFiniteState, params: Params | None, **extra_args: Any
@@ -140,7 +142,14 @@ def _first_two(step: jax.Array, **extra_args: object) -> jax.Array:
     return step < 2
 
 
-@example(trace(0.9), _first_two)
+_STEPS = chain(trace(0.9), scale_by_learning_rate(0.1))
+_UPHILL = "between steps, gradients pass as they are"
+
+
+@exempt("decreases_convex_loss", reason=_UPHILL)
+@exempt("decreases_nonconvex_loss", reason=_UPHILL)
+@exempt("decreases_stochastic_loss", reason=_UPHILL)
+@example(_STEPS, _first_two)
 @rule
 def conditionally_transform(
     inner: GradientTransformation,
@@ -181,7 +190,7 @@ def conditionally_transform(
     )
 
 
-@example(trace(0.9), _first_two)
+@example(_STEPS, _first_two)
 @rule
 def conditionally_mask(
     inner: GradientTransformation,
@@ -217,7 +226,10 @@ def conditionally_mask(
     )
 
 
-@example(trace(0.9), _first_two)
+@exempt("decreases_convex_loss", reason=_UPHILL)
+@exempt("decreases_nonconvex_loss", reason=_UPHILL)
+@exempt("decreases_stochastic_loss", reason=_UPHILL)
+@example(_STEPS, _first_two)
 @rule
 def maybe_update(inner: GradientTransformation, should_update_fn: ConditionFn) -> TreeRule:
     """`conditionally_transform`, by the name that it had in the first releases.
@@ -255,10 +267,9 @@ def _conditionally(
     kind: Callable[..., Any],
 ) -> TreeRule:
     """Transforms if a condition holds; does something else with the updates if not."""
-    inner = with_extra_args(inner)
 
     def init(params: Params) -> OptState:
-        return kind(step=jnp.zeros([], jnp.int32), inner_state=inner.init(params))
+        return kind(step=zero_count(), inner_state=inner.init(params))
 
     def update(
         updates: Updates, state: Any, params: Params | None, **extra_args: Any

@@ -16,7 +16,6 @@ from grad_core import (
     TreeRule,
     Updates,
     example,
-    exempt,
     rule,
     structure,
     trace,
@@ -28,12 +27,6 @@ from grad_wrappers._leaves import is_inexact, rows_of
 GROUP = 32
 
 
-_BLIND = "without parameters, which trace does not need, nothing tells the shapes that are due"
-
-
-@exempt("takes_trees[none_gradients]", reason=_BLIND)
-@exempt("takes_trees[masked_node_gradients]", reason=_BLIND)
-@exempt("wrong_trees_are_named", reason=_BLIND)
 @example(trace(0.9))
 @rule
 def flatten(inner: GradientTransformation) -> TreeRule:
@@ -45,8 +38,8 @@ def flatten(inner: GradientTransformation) -> TreeRule:
     (factored moments, trust ratios, masks) sees one vector.
 
     The vector has the dtype that all leaves promote to, and updates go back in the dtypes they had.
-    A leaf whose update is None is zeros in the vector; the inner transformation must need the
-    parameters for that, since they tell its shape. On meshes with explicit axes all leaves are
+    A leaf whose update is None is zeros in the vector; its shape is the parameter's, so that
+    ``update`` must be given the parameters then. On meshes with explicit axes all leaves are
     gathered first: there the vector and its statistics are whole on every device.
 
     Costs a copy of parameters and updates while ``update`` runs.
@@ -89,7 +82,7 @@ def flatten(inner: GradientTransformation) -> TreeRule:
         pieces = iter(_cut(vector, given))
         return _put_back(updates, params, pieces), state
 
-    return TreeRule(update, init, inner_state=lambda state: state)
+    return TreeRule(update, init, takes_params=True, inner_state=lambda state: state)
 
 
 def _or_zeros(u: Any, p: Any) -> Any:

@@ -28,7 +28,7 @@ from grad_core import (
     scale_by_learning_rate,
 )
 from grad_core.rules import in_compute_precision
-from grad_wrappers._leaves import copy_of, map_rows
+from grad_wrappers._leaves import copy_of, map_rows, zero_count
 
 
 class LookaheadParams(NamedTuple):
@@ -115,11 +115,10 @@ def lookahead(
         raise ValueError(f"lookahead: sync_period must be >= 1; got {sync_period}.")
 
     def init(params: Params) -> OptState:
-        zero = jnp.zeros([], jnp.int32)
         if isinstance(params, LookaheadParams):
-            return LookaheadState(fast_optimizer.init(params.fast), zero)
+            return LookaheadState(fast_optimizer.init(params.fast), zero_count())
         slow = jax.tree.map(copy_of, params)
-        return LookaheadPlainState(fast_optimizer.init(params), zero, slow)
+        return LookaheadPlainState(fast_optimizer.init(params), zero_count(), slow)
 
     def update(
         updates: Updates, state: Any, params: Params, **extra_args: object
