@@ -65,7 +65,7 @@ def test_a_subclass_with_a_package_tests_all_its_factories(pytester: pytest.Pyte
     factories = {test.partition("[")[2].rstrip("]").partition("-")[0] for test in ids}
     assert factories == {"halve", "soften"}
     assert "TestOutside::test_pickles[soften]" in ids
-    assert "TestOutside::test_takes_trees[soften-nested_dict]" in ids
+    assert "TestOutside::test_takes_trees[soften-containers]" in ids
     assert "TestOutside::test_sharding_changes_nothing[soften-explicit]" in ids
 
 

@@ -23,6 +23,7 @@ from grad_testing import (
     tpu_checks,
     value_checks,
 )
+from grad_testing.checking import subject_of
 
 CHECKS = (
     descent_checks,
@@ -364,7 +365,7 @@ def names(entries: Any) -> list[str]:
 
 def require_caught(check: Any, factory: Any, *case: Any) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - what breaks may raise anything
-        check(factory, *case)
+        check(subject_of(factory), *case)
     assert not isinstance(caught.value, DoesNotApply)
 
 
@@ -397,7 +398,7 @@ def test_every_check_is_a_test_of_the_suite_and_shown_to_fail() -> None:
     shown = {entry[0] for entry in (*CAUGHT, *CAUGHT_IN_CASE)}
     shown |= {sharding_checks.sharding_changes_nothing, tpu_checks.compiles_for_tpu}
     assert {check.__name__ for check in checks - shown} == set()
-    tests = {name for name in vars(TransformationSuite) if name.startswith("test_")}
+    tests = {name for name in dir(TransformationSuite) if name.startswith("test_")}
     assert tests == {f"test_{c.__name__}" for c in checks} | {
         "test_can_be_called",
         "test_exemptions_are_known",

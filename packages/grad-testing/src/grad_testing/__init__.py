@@ -18,16 +18,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from grad_testing.checking import DoesNotApply
-    from grad_testing.finding import transformation_factories
-    from grad_testing.schedules import ScheduleSuite, schedule_factories
+    from grad_testing.finding import loss_functions, schedule_factories, transformation_factories
+    from grad_testing.losses import LossSuite
+    from grad_testing.schedules import ScheduleSuite
     from grad_testing.tolerances import Tolerance, tolerance_for
     from grad_testing.transformations import TransformationSuite
 
 __all__ = [
     "DoesNotApply",
+    "LossSuite",
     "ScheduleSuite",
     "Tolerance",
     "TransformationSuite",
+    "loss_functions",
     "schedule_factories",
     "tolerance_for",
     "transformation_factories",
@@ -35,10 +38,12 @@ __all__ = [
 
 _HOMES = {
     "DoesNotApply": "checking",
+    "LossSuite": "losses",
     "ScheduleSuite": "schedules",
     "Tolerance": "tolerances",
     "TransformationSuite": "transformations",
-    "schedule_factories": "schedules",
+    "loss_functions": "finding",
+    "schedule_factories": "finding",
     "tolerance_for": "tolerances",
     "transformation_factories": "finding",
 }

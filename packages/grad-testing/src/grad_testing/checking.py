@@ -1,7 +1,8 @@
 """What all checks are made of: the factory they look at, and comparing trees.
 
-A *check* is a function of a factory that raises if the factory breaks a property. It can be called
-alone, as ``step_checks.jit_changes_nothing(my_factory)``; the suite calls it for every factory.
+A *check* is a function of a `Subject`, a factory under test, that raises if the factory breaks a
+property. It can be called alone, as ``step_checks.jit_changes_nothing(subject_of(my_factory))``;
+the suite calls it for every factory.
 """
 
 import functools
@@ -20,12 +21,15 @@ from grad_core.values import factory_of
 from grad_testing.tolerances import Tolerance, tolerance_for
 
 __all__ = [
+    "Compilations",
     "DoesNotApply",
     "Subject",
+    "TransformationSubject",
     "numbered",
     "require",
     "require_close",
     "require_finite",
+    "require_refused",
     "require_same_types",
     "sample",
     "subject_of",
@@ -47,8 +51,7 @@ class Subject:
     Attributes:
       factory: The factory.
       name: Its name.
-      tx: What the example call makes.
-      runner: The same, with the extra arguments of ``update`` that its module gives filled in.
+      made: What the example call makes.
     """
 
     def __init__(self, factory: Factory) -> None:
@@ -72,23 +75,76 @@ class Subject:
         return bound
 
     @functools.cached_property
-    def can_be_called(self) -> bool:
-        """Whether the example call makes a transformation."""
+    def made(self) -> Any:
+        return self.make()
+
+    def make(self, **changes: object) -> Any:
+        """What the example call makes, with other values of some arguments."""
+        arguments = {**self.arguments.arguments, **changes}
+        bound = inspect.BoundArguments(self.arguments.signature, arguments)
+        return self.factory(*bound.args, **bound.kwargs)
+
+    @property
+    def reason_to_skip(self) -> str | None:
+        """Why no check can look at it; None if all can."""
         try:
-            return bool(self.tx)
+            self.made  # noqa: B018 - it is what may fail
         except Exception:  # the suite has a test that shows it
-            return False
+            return "its example call fails: see test_can_be_called"
+        return None
+
+    def results(self, made: Any) -> Any:
+        """Arrays that show what something made by the factory does."""
+        raise NotImplementedError
 
     @functools.cached_property
+    def parameters(self) -> dict[str, Parameter]:
+        """What annotations say of the arguments; nothing if the factory is not decorated."""
+        return factory_of(self.factory).parameters if grad_core.is_factory(self.factory) else {}
+
+    @functools.cached_property
+    def ranges(self) -> dict[str, Range]:
+        """The arguments that are numbers, and their ranges."""
+        ranges = {name: parameter.range for name, parameter in self.parameters.items()}
+        return {name: range_ for name, range_ in ranges.items() if range_ is not None}
+
+    @functools.cached_property
+    def numbers(self) -> dict[str, float]:
+        """The arguments that are numbers, and Python numbers in the example call."""
+        given = self.arguments.arguments
+        return {name: given[name] for name in self.ranges if type(given[name]) in (int, float)}
+
+    @functools.cached_property
+    def other_numbers(self) -> dict[str, float]:
+        """Another legal value for each of the numbers."""
+        others = {}
+        for name, value in self.numbers.items():
+            low, high, *_ = self.ranges[name]
+            if type(value) is int:
+                candidates: tuple[float, ...] = (value + 1, value - 1)
+            else:
+                candidates = (value * 0.75, value + 0.25, value - 0.25)
+            legal = [c for c in candidates if low <= c <= high and c != value]
+            if legal:
+                others[name] = legal[0]
+        return others
+
+
+class TransformationSubject(Subject):
+    """A factory of transformations under test.
+
+    Attributes:
+      tx: What the example call makes.
+      runner: The same, with the extra arguments of ``update`` that its module gives filled in.
+    """
+
+    @property
     def tx(self) -> GradientTransformation:
-        return self.make()
+        return self.made  # type: ignore[no-any-return]
 
     def make(self, **changes: object) -> GradientTransformation:
         """The example call with other values of some arguments."""
-        bound = self.arguments
-        merged = inspect.BoundArguments(bound.signature, type(bound.arguments)(bound.arguments))
-        merged.arguments.update(changes)
-        made = self.factory(*merged.args, **merged.kwargs)
+        made = super().make(**changes)
         require(
             isinstance(made, GradientTransformation),
             f"{self.name} must return a GradientTransformation, but returned {made!r}",
@@ -110,22 +166,10 @@ class Subject:
         """What `make` makes, with the extra arguments filled in."""
         return self.filled(self.make(**changes))
 
-    @functools.cached_property
-    def parameters(self) -> dict[str, Parameter]:
-        """What annotations say of the arguments; nothing if the factory is not decorated."""
-        return factory_of(self.factory).parameters if grad_core.is_factory(self.factory) else {}
-
-    @functools.cached_property
-    def ranges(self) -> dict[str, Range]:
-        """The arguments that are numbers, and their ranges."""
-        ranges = {name: parameter.range for name, parameter in self.parameters.items()}
-        return {name: range_ for name, range_ in ranges.items() if range_ is not None}
-
-    @functools.cached_property
-    def numbers(self) -> dict[str, float]:
-        """The arguments that are numbers, and Python numbers in the example call."""
-        given = self.arguments.arguments
-        return {name: given[name] for name in self.ranges if type(given[name]) in (int, float)}
+    def results(self, made: GradientTransformation) -> list[Tree]:
+        """The updates of two steps on `sample`."""
+        params, gradients = sample(steps=2)
+        return take_steps(self.filled(made), params, gradients)[0]
 
     @functools.cached_property
     def inner(self) -> list[GradientTransformation]:
@@ -144,9 +188,9 @@ class Subject:
 
 
 @functools.lru_cache(maxsize=256)
-def subject_of(factory: Factory) -> Subject:
-    """The `Subject` for a factory; one for all checks, since they share work."""
-    return Subject(factory)
+def subject_of(factory: Factory) -> TransformationSubject:
+    """The `TransformationSubject` for a factory; one for all checks, since they share work."""
+    return TransformationSubject(factory)
 
 
 def sample(dtype: Any = "float32", steps: int = 3) -> tuple[Tree, list[Tree]]:
@@ -202,10 +246,51 @@ def take_steps(
     return taken, state
 
 
+class Compilations:
+    """Counts compilations inside a ``with``.
+
+    Attributes:
+      count: How many there were, once it is left.
+    """
+
+    _all = 0
+    _listening = False
+
+    def __enter__(self) -> "Compilations":
+        if not Compilations._listening:
+            jax.monitoring.register_event_duration_secs_listener(self._hear)
+            Compilations._listening = True
+        self._before = Compilations._all
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.count = Compilations._all - self._before
+
+    @staticmethod
+    def _hear(event: str, duration_secs: float, **_: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            Compilations._all += 1
+
+
 def require(condition: object, message: str) -> None:
     """Raises AssertionError with a message unless the condition holds, also under ``python -O``."""
     if not condition:
         raise AssertionError(message)
+
+
+def require_refused(subject: Subject, name: str, bad: object, kind: type[Exception]) -> None:
+    """Requires an argument to be refused with an error that names factory, argument and value."""
+    call = f"{subject.name}({name}={bad!r})"
+    try:
+        subject.make(**{name: bad})
+    except kind as error:
+        text = str(error)
+    except Exception as error:
+        raise AssertionError(f"{call} should raise a {kind.__name__}, not {error!r}") from error
+    else:
+        raise AssertionError(f"{call} should raise a {kind.__name__}, but is accepted")
+    for word in (subject.name, name, repr(bad)):
+        require(word in text, f"{call} should raise an error that says {word}, but says: {text}")
 
 
 def require_same_types(actual: Tree, expected: Tree, what: str, *, weak: bool = True) -> None:

@@ -9,20 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from grad_testing.checking import (
-    Factory,
-    Subject,
+    TransformationSubject,
     require,
     require_close,
     sample,
-    subject_of,
 )
 
 __all__ = ["integer_leaves_are_refused", "missing_params_are_named", "wrong_trees_are_named"]
 
 
-def integer_leaves_are_refused(factory: Factory) -> None:
+def integer_leaves_are_refused(subject: TransformationSubject) -> None:
     """Integer parameters and integer updates raise a TypeError that names the path."""
-    subject = subject_of(factory)
     whole = {"layer": {"steps": jnp.arange(3), "w": jnp.ones(3)}}
     real = jax.tree.map(lambda x: x.astype("float32"), whole)
     tx = subject.runner
@@ -38,9 +35,8 @@ def integer_leaves_are_refused(factory: Factory) -> None:
         _require_says(subject, f"integer updates{what}", error, TypeError, "steps")
 
 
-def missing_params_are_named(factory: Factory) -> None:
+def missing_params_are_named(subject: TransformationSubject) -> None:
     """Without parameters, ``update`` gives the same, or raises a ValueError that asks for them."""
-    subject = subject_of(factory)
     params, gradients = sample()
     state = subject.runner.init(params)
     for what, run in _runs(lambda g, s: subject.runner.update(g, s)):
@@ -53,14 +49,13 @@ def missing_params_are_named(factory: Factory) -> None:
             require_close(updates, subject.reference[0][0], name)
 
 
-def wrong_trees_are_named(factory: Factory) -> None:
+def wrong_trees_are_named(subject: TransformationSubject) -> None:
     """A tree that differs from the parameters raises a ValueError that names the path.
 
     Tried are updates with a leaf missing, with a leaf too many and with a leaf of another shape,
     and a state made for other parameters. A transformation that neither keeps anything leaf by
     leaf nor looks at parameters need not notice.
     """
-    subject = subject_of(factory)
     layer = {"bias": jnp.ones(3), "kernel": jnp.ones((2, 3))}
     params: dict[str, Any] = {"layer": layer, "scale": jnp.ones(())}
     missing = {**params, "layer": {"kernel": layer["kernel"]}}
@@ -91,7 +86,7 @@ def _runs(function: Callable[..., Any]) -> list[tuple[str, Callable[..., Any]]]:
     return [("", function), (" under jit", jax.jit(function))]
 
 
-def _needs_params(subject: Subject, params: Any) -> bool:
+def _needs_params(subject: TransformationSubject, params: Any) -> bool:
     return _error(subject.runner.update, params, subject.runner.init(params)) is not None
 
 
@@ -104,7 +99,11 @@ def _error(call: Callable[..., Any], *args: Any) -> Exception | None:
 
 
 def _require_says(
-    subject: Subject, what: str, error: Exception | None, kind: type[Exception], word: str
+    subject: TransformationSubject,
+    what: str,
+    error: Exception | None,
+    kind: type[Exception],
+    word: str,
 ) -> None:
     """Requires an error of a kind that says a word, and the name of the factory or of one in it."""
     place = f"{subject.name}: {what}"

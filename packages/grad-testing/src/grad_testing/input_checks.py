@@ -8,13 +8,12 @@ import numpy as np
 
 import grad_core
 from grad_testing.checking import (
-    Factory,
+    TransformationSubject,
     require,
     require_close,
     require_finite,
     require_same_types,
     sample,
-    subject_of,
     take_steps,
 )
 from grad_testing.tolerances import tolerance_for
@@ -38,12 +37,11 @@ OTHER_REAL_DTYPES = ("bfloat16", "float16", "float64")
 _HUGE = {"float32": 1e30, "bfloat16": 1e30, "float64": 1e200, "complex64": 1e30 + 1e30j}
 
 
-def takes_trees(factory: Factory, kind: str) -> None:
+def takes_trees(subject: TransformationSubject, kind: str) -> None:
     """On a tree of any kind, leaves are updated as in a plain list, and the structure is kept.
 
     None, `MaskedNode` and float0 mean no update: they come back, and the parameter stays.
     """
-    subject = subject_of(factory)
     params, gradients, leaves, updates, pick = sample_of(kind)
     expected, _ = take_steps(subject.runner, leaves, [updates] * 2)
     state = first = subject.runner.init(params)
@@ -60,9 +58,8 @@ def takes_trees(factory: Factory, kind: str) -> None:
             require_close(*stayed, f"{what}: a parameter without a gradient should stay")
 
 
-def works_in_dtype(factory: Factory, dtype: str) -> None:
+def works_in_dtype(subject: TransformationSubject, dtype: str) -> None:
     """Updates have the gradients' dtype; they and the state are finite."""
-    subject = subject_of(factory)
     with jax.enable_x64(dtype == "float64"):
         params, gradients = sample(dtype)
         updates, state = take_steps(subject.runner, params, gradients)
@@ -72,9 +69,8 @@ def works_in_dtype(factory: Factory, dtype: str) -> None:
         require_finite((updates, state), what)
 
 
-def agrees_with_float32(factory: Factory, dtype: str) -> None:
+def agrees_with_float32(subject: TransformationSubject, dtype: str) -> None:
     """The first update in another dtype is that in float32, computed so and rounded once."""
-    subject = subject_of(factory)
     with jax.enable_x64(dtype == "float64"):
         params, gradients = sample(dtype)
         updates, _ = take_steps(subject.runner, params, gradients[:1])
@@ -84,9 +80,8 @@ def agrees_with_float32(factory: Factory, dtype: str) -> None:
         require_close(updates, expected, f"{subject.name} in {dtype}: the first update", tolerance)
 
 
-def zero_gradients_are_finite(factory: Factory, dtype: str) -> None:
+def zero_gradients_are_finite(subject: TransformationSubject, dtype: str) -> None:
     """A zero gradient makes a finite update, in every dtype, at the first step and later."""
-    subject = subject_of(factory)
     with jax.enable_x64(dtype == "float64"):
         params, gradients = sample(dtype)
         zero = jax.tree.map(jnp.zeros_like, params)
@@ -96,13 +91,12 @@ def zero_gradients_are_finite(factory: Factory, dtype: str) -> None:
         require_finite(at_zero, f"{subject.name} in {dtype} with zero gradients and parameters")
 
 
-def extreme_gradients_are_finite(factory: Factory, dtype: str) -> None:
+def extreme_gradients_are_finite(subject: TransformationSubject, dtype: str) -> None:
     """Huge and tiny gradients make finite updates, and leave later ones finite.
 
     Huge is 1e30 in float32 and half the largest number in float16; tiny is the smallest normal
     number, and the smallest of all.
     """
-    subject = subject_of(factory)
     with jax.enable_x64(dtype == "float64"):
         params, gradients = sample(dtype)
         for name, size in _extremes(dtype).items():

@@ -1,6 +1,6 @@
 """Schedules: exact at every step, and the same however they are called.
 
-A *check* is a function of a factory that raises if the schedules it makes break a property.
+A *check* is a function of a `ScheduleSubject` that raises if what it makes breaks a property.
 """
 
 import functools
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from grad_testing.checking import (
+    Compilations,
     DoesNotApply,
     Factory,
     Subject,
@@ -22,9 +23,7 @@ from grad_testing.checking import (
     require_close,
     require_finite,
 )
-from grad_testing.number_checks import _require_refused
 from grad_testing.tolerances import Tolerance
-from grad_testing.value_checks import _Compilations, _other_numbers
 
 __all__ = [
     "ScheduleSubject",
@@ -38,8 +37,6 @@ __all__ = [
     "is_monotone",
     "jit_changes_nothing",
     "large_counts_are_exact",
-    "numbers_are_checked",
-    "numbers_do_not_recompile",
     "numbers_may_be_traced",
     "precision_is_the_default",
     "schedule_subject_of",
@@ -56,20 +53,26 @@ LATE = (2**24 - 1, 2**24 + 1, 2**24 + 3, 2**30 + 1, 2**31 - 2, 2**31 - 1)
 
 
 class ScheduleSubject(Subject):
-    """A schedule factory under test, with the call that its module gives as an example."""
+    """A factory of schedules under test.
 
-    @functools.cached_property
+    Attributes:
+      schedule: What the example call makes.
+    """
+
+    @property
     def schedule(self) -> Any:
         """What the example call makes."""
-        return self.make()
+        return self.made
 
     def make(self, **changes: object) -> Any:
         """The example call with other values of some arguments."""
-        arguments = {**self.arguments.arguments, **changes}
-        bound = inspect.BoundArguments(self.arguments.signature, arguments)
-        made = self.factory(*bound.args, **bound.kwargs)
+        made = super().make(**changes)
         require(callable(made), f"{self.name} must return a schedule, but returned {made!r}")
         return made
+
+    def results(self, made: Any) -> list[Any]:
+        """The values of a schedule at a few steps."""
+        return [made(step) for step in (0, 3, 100)]
 
     def promised(self, what: str, **changes: object) -> Any:
         """What the factory's module promises of the example call; None if nothing."""
@@ -124,9 +127,8 @@ def _require_exact(subject: ScheduleSubject, schedule: Any, steps: Sequence[int]
 # Values at steps.
 
 
-def values_are_finite(factory: Factory) -> None:
+def values_are_finite(subject: ScheduleSubject) -> None:
     """From step 0 over all boundaries to step 2^31 - 1 values are finite numbers."""
-    subject = schedule_subject_of(factory)
     for step in (*subject.steps(), *LATE):
         value = subject.schedule(step)
         require(
@@ -135,19 +137,17 @@ def values_are_finite(factory: Factory) -> None:
         require_finite(value, f"{subject.schedule!r} at step {step}")
 
 
-def values_are_exact(factory: Factory) -> None:
+def values_are_exact(subject: ScheduleSubject) -> None:
     """Values in float32 are those in float64, rounded: around boundaries, and up to 2^31 - 1."""
-    subject = schedule_subject_of(factory)
     _require_exact(subject, subject.schedule, [*subject.steps(), *LATE])
 
 
-def large_counts_are_exact(factory: Factory) -> None:
+def large_counts_are_exact(subject: ScheduleSubject) -> None:
     """So are they where boundaries lie beyond 2^24, and steps are no longer float32 numbers.
 
     Tried are all ways to add 2^24 + 1 to some of the arguments that count steps: those whose name
     ends in ``steps`` or ``begin`` or begins with ``boundaries``.
     """
-    subject = schedule_subject_of(factory)
     moved = dict(_moved_counts(subject, 2**24 + 1))
     if not moved:
         raise DoesNotApply("no argument of its example counts steps")
@@ -175,9 +175,8 @@ def _moved_counts(subject: Subject, by: int) -> Iterator[tuple[str, Any]]:
                 yield name, tuple(step + by for step in value)
 
 
-def counts_of_every_kind_agree(factory: Factory) -> None:
+def counts_of_every_kind_agree(subject: ScheduleSubject) -> None:
     """A step as a Python, NumPy or JAX number, of integer or floating dtype, gives one value."""
-    subject = schedule_subject_of(factory)
     for step in [step for step in subject.steps() if step < 100]:
         want = subject.schedule(step)
         kinds = (np.int64, np.int32, np.uint8, jnp.int32, jnp.uint32, jnp.int8)
@@ -190,9 +189,8 @@ def counts_of_every_kind_agree(factory: Factory) -> None:
             require(same, f"{what} is {got!r}, but of an int {want!r}: the dtypes differ")
 
 
-def precision_is_the_default(factory: Factory) -> None:
+def precision_is_the_default(subject: ScheduleSubject) -> None:
     """Values are float32, or float64 where that is switched on; arrays, shaped like the steps."""
-    subject = schedule_subject_of(factory)
     for x64, dtype in ((False, "float32"), (True, "float64")):
         with jax.enable_x64(x64):
             for step in (3, 3.0, np.int32(3), np.arange(6).reshape(2, 3)):
@@ -207,9 +205,8 @@ def precision_is_the_default(factory: Factory) -> None:
 # Ways to call.
 
 
-def jit_changes_nothing(factory: Factory) -> None:
+def jit_changes_nothing(subject: ScheduleSubject) -> None:
     """Under `jax.jit`, and in a scan over the steps, values are the same."""
-    subject = schedule_subject_of(factory)
     steps = subject.steps()
     expected = values_at(subject.schedule, steps)
     got = values_at(jax.jit(subject.schedule), steps)
@@ -220,9 +217,8 @@ def jit_changes_nothing(factory: Factory) -> None:
     )
 
 
-def arrays_are_loops(factory: Factory) -> None:
+def arrays_are_loops(subject: ScheduleSubject) -> None:
     """An array of steps, and `jax.vmap` over it, gives the curve that a loop gives."""
-    subject = schedule_subject_of(factory)
     steps = np.array([*subject.steps(), *LATE])
     expected = values_at(subject.schedule, [int(step) for step in steps])
     runs: dict[str, Callable[[], Any]] = {
@@ -236,13 +232,12 @@ def arrays_are_loops(factory: Factory) -> None:
         require_close(got, expected, f"{subject.schedule!r} {how}", _tolerance(expected))
 
 
-def steps_do_not_recompile(factory: Factory) -> None:
+def steps_do_not_recompile(subject: ScheduleSubject) -> None:
     """However the step grows, what was compiled for the first is used for all."""
-    subject = schedule_subject_of(factory)
     subject.schedule(0), subject.schedule(jnp.int32(0))
     later = [*subject.steps(), *LATE]
     arrays = [jnp.int32(step) for step in later]
-    with _Compilations() as compilations:
+    with Compilations() as compilations:
         for step in (*later, *arrays):
             subject.schedule(step)
     require(
@@ -254,42 +249,8 @@ def steps_do_not_recompile(factory: Factory) -> None:
 # Hyperparameters.
 
 
-def numbers_do_not_recompile(factory: Factory) -> None:
-    """A schedule that differs in numbers only compiles nothing new."""
-    subject = schedule_subject_of(factory)
-    others = _other_numbers(subject)
-    if not others:
-        raise DoesNotApply("it takes no numbers")
-    subject.schedule(3)
-    other = subject.make(**others)
-    with _Compilations() as compilations:
-        other(3)
-    require(
-        compilations.count == 0,
-        f"{other!r} compiled {compilations.count} functions anew, after {subject.schedule!r}",
-    )
-
-
-def numbers_are_checked(factory: Factory) -> None:
-    """A number that is NaN or out of its range is refused, naming factory, argument and value."""
-    subject = schedule_subject_of(factory)
-    for name, value in subject.arguments.arguments.items():
-        if type(value) is float:
-            require(
-                name in subject.ranges,
-                f"{subject.name}: {name} is a float, but its annotation tells no range; "
-                "annotate it with grad_core.Real, NonNegative, Fraction or Decay",
-            )
-    for name, range_ in subject.ranges.items():
-        outside = [x for x in (range_.low - 1, range_.high + 1) if math.isfinite(x)]
-        for bad in (*outside, math.nan):
-            _require_refused(subject, name, bad, ValueError)
-        _require_refused(subject, name, "a string", TypeError)
-
-
-def end_points_are_legal(factory: Factory) -> None:
+def end_points_are_legal(subject: ScheduleSubject) -> None:
     """The ends of a number's range make finite values, or are refused for another's sake."""
-    subject = schedule_subject_of(factory)
     for name, range_ in subject.ranges.items():
         for end in (x for x in (range_.low, range_.high) if math.isfinite(x)):
             value = type(subject.numbers.get(name, 0.0))(end)
@@ -303,9 +264,8 @@ def end_points_are_legal(factory: Factory) -> None:
                 require_finite(values_at(schedule, steps), f"{schedule!r} at steps {steps}")
 
 
-def numbers_may_be_traced(factory: Factory) -> None:
+def numbers_may_be_traced(subject: ScheduleSubject) -> None:
     """Numbers may be arrays, and be traced by `jax.jit` and `jax.vmap`, with the same result."""
-    subject = schedule_subject_of(factory)
     if not subject.numbers:
         raise DoesNotApply("its example has no numbers")
     steps = jnp.array(subject.steps())
@@ -326,9 +286,8 @@ def numbers_may_be_traced(factory: Factory) -> None:
         require_close(np.asarray(run()), expected, what, _tolerance(expected))
 
 
-def gradients_by_numbers_are_finite(factory: Factory) -> None:
+def gradients_by_numbers_are_finite(subject: ScheduleSubject) -> None:
     """Derivatives by the numbers of the example call are finite at every step."""
-    subject = schedule_subject_of(factory)
     if not subject.numbers:
         raise DoesNotApply("its example has no numbers")
     numbers = {name: jnp.asarray(x, jnp.float32) for name, x in subject.numbers.items()}
@@ -340,9 +299,8 @@ def gradients_by_numbers_are_finite(factory: Factory) -> None:
     )
 
 
-def gradients_by_steps_are_slopes(factory: Factory) -> None:
+def gradients_by_steps_are_slopes(subject: ScheduleSubject) -> None:
     """Derivatives by the step are finite, and between boundaries the slope of the curve."""
-    subject = schedule_subject_of(factory)
     derivative = jax.grad(lambda t: subject.schedule(t))
     for step in (*subject.steps(), *LATE):
         require_finite(
@@ -370,9 +328,8 @@ def _spans(subject: ScheduleSubject) -> list[tuple[float, float]]:
     return list(itertools.pairwise([*marks, marks[-1] + 9]))
 
 
-def is_monotone(factory: Factory) -> None:
+def is_monotone(subject: ScheduleSubject) -> None:
     """Between boundaries it only rises, or only falls, if promised."""
-    subject = schedule_subject_of(factory)
     if not subject.promised("is_monotone"):
         raise DoesNotApply("its module does not promise that")
     for begin, end in _spans(subject):
@@ -388,9 +345,8 @@ def is_monotone(factory: Factory) -> None:
         )
 
 
-def is_continuous(factory: Factory) -> None:
+def is_continuous(subject: ScheduleSubject) -> None:
     """It does not jump at boundaries, if promised."""
-    subject = schedule_subject_of(factory)
     if not subject.promised("is_continuous"):
         raise DoesNotApply("its module does not promise that")
     values = _in_double(subject.schedule, subject.steps())
@@ -403,9 +359,8 @@ def is_continuous(factory: Factory) -> None:
         )
 
 
-def end_value_is_reached(factory: Factory) -> None:
+def end_value_is_reached(subject: ScheduleSubject) -> None:
     """From the last boundary on it has the value that is promised."""
-    subject = schedule_subject_of(factory)
     promised = subject.promised("end_value")
     if promised is None:
         raise DoesNotApply("its module promises no last value")

@@ -7,11 +7,10 @@ import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from grad_testing.checking import (
-    Factory,
+    TransformationSubject,
     numbered,
     require,
     require_close,
-    subject_of,
     take_steps,
 )
 
@@ -34,17 +33,16 @@ SPECS = {
 """Every spec of a matrix that shards one axis, in one tree, as models have them."""
 
 
-def sharding_changes_nothing(factory: Factory, mesh: jax.sharding.Mesh) -> None:
+def sharding_changes_nothing(subject: TransformationSubject, mesh: jax.sharding.Mesh) -> None:
     """Sharded over a mesh, updates equal those of unsharded leaves, with and without `jax.jit`.
 
     What the state keeps for a leaf, at a path that ends in the leaf's own, is sharded like it:
     after ``init``, after ``init`` under jit, after ``update``.
 
     Args:
-      factory: The factory.
+      subject: The factory under test.
       mesh: A mesh with the axes ``data`` and ``model``, automatic or explicit.
     """
-    subject = subject_of(factory)
     tx = subject.runner
     shapes = [shape for shape, _ in SPECS.values()]
     params, *gradients = (dict(zip(SPECS, numbered(shapes, i), strict=True)) for i in range(3))

@@ -7,12 +7,11 @@ import jax
 import numpy as np
 
 from grad_testing.checking import (
-    Factory,
+    TransformationSubject,
     require,
     require_close,
     require_same_types,
     sample,
-    subject_of,
     take_steps,
 )
 
@@ -24,9 +23,8 @@ __all__ = [
 ]
 
 
-def state_holds_only_arrays(factory: Factory) -> None:
+def state_holds_only_arrays(subject: TransformationSubject) -> None:
     """Each leaf of a state, first and later, is a `jax.Array`."""
-    subject = subject_of(factory)
     params, _ = sample()
     for when, state in (("init", subject.runner.init(params)), ("update", subject.reference[1])):
         for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
@@ -34,13 +32,12 @@ def state_holds_only_arrays(factory: Factory) -> None:
             require(isinstance(leaf, jax.Array), f"{place} should be a jax.Array, but is {leaf!r}")
 
 
-def state_is_a_carry(factory: Factory) -> None:
+def state_is_a_carry(subject: TransformationSubject) -> None:
     """Structure, shapes, dtypes and weak types of state and updates are the same at every step.
 
     This holds for parameters of strong and of weak type (such as ``jnp.asarray(1.0)``), in float32
     and in bfloat16.
     """
-    subject = subject_of(factory)
     for dtype in ("float32", "bfloat16"):
         params, gradients = sample(dtype)
         _require_stable(subject.name, subject.runner, params, gradients)
@@ -61,9 +58,8 @@ def _require_stable(name: str, tx: Any, params: Any, gradients: Any) -> None:
         before = updates
 
 
-def state_round_trips(factory: Factory) -> None:
+def state_round_trips(subject: TransformationSubject) -> None:
     """A state pickled, fetched to the host, or flattened and rebuilt goes on as it would have."""
-    subject = subject_of(factory)
     params, gradients = sample()
     _, state = take_steps(subject.runner, params, gradients[:1])
     trips = {
@@ -79,9 +75,8 @@ def state_round_trips(factory: Factory) -> None:
         require_close(after, subject.reference[1], f"{what}: the next state")
 
 
-def init_takes_shapes(factory: Factory) -> None:
+def init_takes_shapes(subject: TransformationSubject) -> None:
     """``jax.eval_shape(init, params)`` works, and so does ``init`` on `ShapeDtypeStruct` leaves."""
-    subject = subject_of(factory)
     params, _ = sample()
     state = subject.runner.init(params)
     shapes = jax.eval_shape(lambda: params)

@@ -11,13 +11,11 @@ import grad_core
 from grad_core import GradientTransformation, GradientTransformationExtraArgs
 from grad_testing.checking import (
     DoesNotApply,
-    Factory,
-    Subject,
+    TransformationSubject,
     require,
     require_close,
     require_same_types,
     sample,
-    subject_of,
     take_steps,
     takes_extra_arguments,
 )
@@ -33,9 +31,8 @@ __all__ = [
 ]
 
 
-def is_pure(factory: Factory) -> None:
+def is_pure(subject: TransformationSubject) -> None:
     """``init`` and ``update`` leave their inputs alone, and give the same outputs again."""
-    subject = subject_of(factory)
     params, gradients = jax.device_get(sample())  # arrays of NumPy could be changed in place
     params, gradients = jax.tree.map(np.array, (params, gradients))
     state = jax.tree.map(_writable, subject.runner.init(params))
@@ -53,9 +50,8 @@ def _writable(x: Any) -> Any:
     return x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.array(x)
 
 
-def jit_changes_nothing(factory: Factory) -> None:
+def jit_changes_nothing(subject: TransformationSubject) -> None:
     """Inside `jax.jit`, ``init`` and ``update`` give what they give outside."""
-    subject = subject_of(factory)
     params, gradients = sample()
     state = jax.jit(subject.runner.init)(params)
     eager_state = subject.runner.init(params)
@@ -68,9 +64,8 @@ def jit_changes_nothing(factory: Factory) -> None:
     )
 
 
-def scan_is_a_loop(factory: Factory) -> None:
+def scan_is_a_loop(subject: TransformationSubject) -> None:
     """Steps taken by `jax.lax.scan` are the steps of a loop."""
-    subject = subject_of(factory)
     params, gradients = sample()
     stacked = jax.tree.map(lambda *g: jnp.stack(g), *gradients)
 
@@ -83,9 +78,8 @@ def scan_is_a_loop(factory: Factory) -> None:
     _require_reference(subject, (taken, state), "under scan")
 
 
-def vmap_is_a_loop(factory: Factory) -> None:
+def vmap_is_a_loop(subject: TransformationSubject) -> None:
     """A batch of problems under `jax.vmap` is solved as one problem after another."""
-    subject = subject_of(factory)
     params, gradients = sample()
     problems = [jax.tree.map(lambda x, k=k: k * x, (params, gradients)) for k in (1.0, -2.0, 0.5)]
     batch = jax.tree.map(lambda *x: jnp.stack(x), *problems)
@@ -100,9 +94,8 @@ def vmap_is_a_loop(factory: Factory) -> None:
         require_close(mine, alone, f"{subject.name}: problem {i} under vmap")
 
 
-def donation_changes_nothing(factory: Factory) -> None:
+def donation_changes_nothing(subject: TransformationSubject) -> None:
     """With gradients and state donated, updates are the same, and the parameters stay usable."""
-    subject = subject_of(factory)
     params, gradients = sample()
     before, _ = sample()  # not device_get: its views would keep the buffers from being donated
     update = jax.jit(subject.runner.update, donate_argnums=(0, 1))
@@ -111,9 +104,8 @@ def donation_changes_nothing(factory: Factory) -> None:
     require_close(params, before, f"{subject.name}: the parameters, after the state was donated")
 
 
-def extra_arguments_are_ignored(factory: Factory) -> None:
+def extra_arguments_are_ignored(subject: TransformationSubject) -> None:
     """Extra keyword arguments that nobody asks for change nothing."""
-    subject = subject_of(factory)
     params, gradients = sample()
     tx = subject.tx if takes_extra_arguments(subject.tx) else grad_core.chain(subject.tx)
     extra_args = {**subject.conformance.extra_args, "nobody_asks_for_this": 1.0}
@@ -124,9 +116,8 @@ def extra_arguments_are_ignored(factory: Factory) -> None:
         require_close(updates, expected, f"{subject.name}: with an extra argument, updates")
 
 
-def extra_arguments_are_routed(factory: Factory) -> None:
+def extra_arguments_are_routed(subject: TransformationSubject) -> None:
     """A transformation made of others hands extra arguments to those that take them."""
-    subject = subject_of(factory)
     if not subject.inner:
         raise DoesNotApply("its example is made of no other transformations")
     params, gradients = sample()
@@ -158,7 +149,9 @@ def _with_spies(value: Any, spy: GradientTransformation) -> Any:
     )
 
 
-def _require_reference(subject: Subject, found: tuple[list[Any], Any], how: str) -> None:
+def _require_reference(
+    subject: TransformationSubject, found: tuple[list[Any], Any], how: str
+) -> None:
     updates, state = subject.reference
     require_same_types(found[1], state, f"{subject.name} {how}: the state")
     require_close(found[0], updates, f"{subject.name} {how}: the updates")

@@ -4,21 +4,20 @@ from typing import Any
 
 import jax
 
-from grad_testing.checking import Factory, require, subject_of
+from grad_testing.checking import TransformationSubject, require
 
 __all__ = ["compiles_for_tpu"]
 
 SHAPES = {"bias": (1024,), "kernel": (4096, 1024), "other": (4096, 1024)}
 
 
-def compiles_for_tpu(factory: Factory, device: jax.Device) -> None:
+def compiles_for_tpu(subject: TransformationSubject, device: jax.Device) -> None:
     """``update`` compiles for a TPU, and needs no temporary buffer larger than the largest leaf.
 
     Args:
-      factory: The factory.
+      subject: The factory under test.
       device: A TPU, or a device of a TPU topology.
     """
-    subject = subject_of(factory)
     sharding = jax.sharding.SingleDeviceSharding(device)
 
     def on_device(tree: Any) -> Any:

@@ -114,7 +114,7 @@ NOTHING: dict[str, Callable[[Any], Any]] = {
 }
 
 KINDS: tuple[str, ...] = (
-    *CONTAINERS,
+    "containers",
     "empty",
     "array",
     "python_numbers",
@@ -125,7 +125,7 @@ KINDS: tuple[str, ...] = (
     "masked_node_gradients",
     "float0_gradients",
 )
-"""The kinds of trees, by the names that tests have."""
+"""The kinds of trees, by the names that tests have; containers of every kind make one tree."""
 
 
 def sample_of(kind: str) -> Sample:
@@ -139,13 +139,17 @@ def sample_of(kind: str) -> Sample:
 
     Example:
       >>> from grad_testing.trees import sample_of
-      >>> len(sample_of("tuple").leaves)
+      >>> len(sample_of("no_elements").leaves)
       3
     """
     p, g = numbered(SHAPES, 1), numbered(SHAPES, 2)
-    if kind in CONTAINERS:
-        build = CONTAINERS[kind]
-        return Sample(build(*p), build(*g), p, g, jax.tree.leaves)
+    if kind == "containers":
+        params, gradients = (
+            {name: build(*x) for name, build in CONTAINERS.items()} for x in (p, g)
+        )
+        return Sample(
+            params, gradients, *map(jax.tree.leaves, (params, gradients)), jax.tree.leaves
+        )
     if kind == "empty":
         return Sample({}, {}, [], [], jax.tree.leaves)
     if kind == "array":

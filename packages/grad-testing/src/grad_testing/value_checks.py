@@ -1,4 +1,4 @@
-"""Transformations are values: they print, compare, hash, copy and pickle as their call."""
+"""What factories make are values: they print, compare, hash, copy and pickle as their call."""
 
 import ast
 import copy
@@ -13,17 +13,15 @@ import jax
 import jax.numpy as jnp
 
 import grad_core
-from grad_core import GradientTransformation
 from grad_testing.checking import (
+    Compilations,
     DoesNotApply,
-    Factory,
     Subject,
+    TransformationSubject,
     require,
     require_close,
-    sample,
-    subject_of,
-    take_steps,
 )
+from grad_testing.tolerances import Tolerance
 
 __all__ = [
     "can_be_a_static_argument",
@@ -37,10 +35,9 @@ __all__ = [
 ]
 
 
-def repr_is_the_call(factory: Factory) -> None:
-    """``repr(tx)`` is the call: it names the factory, and evaluated, where it can be, is equal."""
-    subject = subject_of(factory)
-    text = repr(subject.tx)
+def repr_is_the_call(subject: Subject) -> None:
+    """``repr`` is the call: it names the factory, and evaluated, where it can be, is equal."""
+    text = repr(subject.made)
     is_call = text.startswith(f"{subject.name}(") and text.endswith(")")
     require(is_call, f"the repr should read {subject.name}(...), but is {text}")
     try:
@@ -49,7 +46,7 @@ def repr_is_the_call(factory: Factory) -> None:
     except (SyntaxError, NameError):
         return  # an argument does not print as an expression
     if _is_compared_by_content(subject):
-        require(made == subject.tx, f"evaluating {text} should give an equal transformation")
+        require(made == subject.made, f"evaluating {text} should give an equal value")
 
 
 def _namespace(subject: Subject) -> dict[str, Any]:
@@ -59,136 +56,77 @@ def _namespace(subject: Subject) -> dict[str, Any]:
     return {**vars(grad_core), **own, "jnp": jnp, "inf": math.inf, "nan": math.nan}
 
 
-def equal_calls_are_equal(factory: Factory) -> None:
-    """Two calls with equal arguments make equal transformations of equal hash."""
-    subject = subject_of(factory)
+def equal_calls_are_equal(subject: Subject) -> None:
+    """Two calls with equal arguments make equal values of equal hash."""
     a, b = subject.make(), subject.make()
     require(a == b, f"two calls {a!r} with equal arguments should be equal")
     require(hash(a) == hash(b), f"two equal {a!r} should have one hash")
-    for role in ("init", "update"):
-        same = getattr(a, role) == getattr(b, role)
-        require(same, f"the {role} of two equal {a!r} should be equal")
 
 
-def other_calls_are_unequal(factory: Factory) -> None:
-    """A call with another number makes an unequal transformation, of another repr."""
-    subject = subject_of(factory)
-    for name, other in _other_numbers(subject).items():
+def other_calls_are_unequal(subject: Subject) -> None:
+    """A call with another number makes an unequal value, of another repr."""
+    for name, other in subject.other_numbers.items():
         made = subject.make(**{name: other})
-        require(made != subject.tx, f"{made!r} should not equal {subject.tx!r}: {name} differs")
-        require(repr(made) != repr(subject.tx), f"{made!r} should show {name}={other!r}")
+        require(made != subject.made, f"{made!r} should not equal {subject.made!r}: {name} differs")
+        require(repr(made) != repr(subject.made), f"{made!r} should show {name}={other!r}")
 
 
-def pickles(factory: Factory) -> None:
-    """A transformation can be pickled; what comes back works, and is equal if its arguments are."""
-    subject = subject_of(factory)
+def pickles(subject: Subject) -> None:
+    """What was pickled comes back and works, and is equal if its arguments are."""
     try:
         pickle.dumps((subject.arguments.args, subject.arguments.kwargs))
     except Exception as error:  # anything may go wrong in users' objects
         raise DoesNotApply(f"an argument of its example cannot be pickled: {error}") from error
-    back = pickle.loads(pickle.dumps(subject.tx))
-    require(type(back) is type(subject.tx), f"{subject.tx!r} comes back as a {type(back).__name__}")
-    if _is_compared_by_content(subject):
-        require(back == subject.tx, f"{subject.tx!r} should equal itself, pickled and unpickled")
-        require(hash(back) == hash(subject.tx), f"{subject.tx!r}, unpickled, has another hash")
-    _require_same_results(subject, back, "unpickled")
+    back = pickle.loads(pickle.dumps(subject.made))
+    _require_same(subject, back, "unpickled", is_equal=_is_compared_by_content(subject))
 
 
-def copies_are_equal(factory: Factory) -> None:
-    """`copy.copy` gives an equal transformation; so does `copy.deepcopy`, and both work."""
-    subject = subject_of(factory)
-    shallow, deep = copy.copy(subject.tx), copy.deepcopy(subject.tx)
-    require(shallow == subject.tx, f"a copy of {subject.tx!r} should equal it")
-    if _is_compared_by_content(subject):
-        require(deep == subject.tx, f"a deep copy of {subject.tx!r} should equal it")
-    _require_same_results(subject, shallow, "copied")
-    _require_same_results(subject, deep, "deeply copied")
+def copies_are_equal(subject: Subject) -> None:
+    """`copy.copy` gives an equal value; so does `copy.deepcopy`, and both work."""
+    _require_same(subject, copy.copy(subject.made), "copied")
+    deep = copy.deepcopy(subject.made)
+    _require_same(subject, deep, "deeply copied", is_equal=_is_compared_by_content(subject))
 
 
-def survives_tree_map_and_replace(factory: Factory) -> None:
+def survives_tree_map_and_replace(subject: TransformationSubject) -> None:
     """``jax.tree.map`` and ``_replace`` rebuild the tuple: it stays equal and prints the same."""
-    subject = subject_of(factory)
     rebuilt = {
-        "jax.tree.map": jax.tree.map(lambda x: x, subject.tx),
-        "_replace": subject.tx._replace(update=subject.tx.update),
+        "after jax.tree.map": jax.tree.map(lambda x: x, subject.tx),
+        "after _replace": subject.tx._replace(update=subject.tx.update),
     }
     for how, tx in rebuilt.items():
-        kind = type(subject.tx).__name__
-        require(type(tx) is type(subject.tx), f"{how} makes a {type(tx).__name__} of a {kind}")
-        require(tx == subject.tx, f"{subject.tx!r} should equal itself after {how}")
-        require(repr(tx) == repr(subject.tx), f"{subject.tx!r} prints as {tx!r} after {how}")
-        _require_same_results(subject, tx, f"after {how}")
+        _require_same(subject, tx, how)
+        require(repr(tx) == repr(subject.tx), f"{subject.tx!r} prints as {tx!r} {how}")
 
 
-def can_be_a_static_argument(factory: Factory) -> None:
-    """As static arguments of `jax.jit`, equal transformations share one trace."""
-    subject = subject_of(factory)
-    params, gradients = sample()
+def can_be_a_static_argument(subject: Subject) -> None:
+    """As static arguments of `jax.jit`, equal values share one trace."""
     traces = []
 
     @functools.partial(jax.jit, static_argnums=0)
-    def step(tx: GradientTransformation, g: Any, s: Any, p: Any) -> Any:
-        traces.append(tx)
-        return subject.filled(tx).update(g, s, p)
+    def results(made: Any) -> Any:
+        traces.append(made)
+        return subject.results(made)
 
     for _ in range(2):
-        tx = subject.make()
-        step(tx, gradients[0], tx.init(params), params)
-    require(len(traces) == 1, f"two equal {subject.tx!r} were traced {len(traces)} times, not once")
-
-
-def numbers_do_not_recompile(factory: Factory) -> None:
-    """Outside `jax.jit`, a transformation that differs in numbers only compiles nothing new."""
-    subject = subject_of(factory)
-    others = _other_numbers(subject)
-    if not others:
-        raise DoesNotApply("it takes no numbers")
-    params, gradients = sample()
-    take_steps(subject.runner, params, gradients)
-    other = subject.make_runner(**others)
-    with _Compilations() as compilations:
-        take_steps(other, params, gradients)
+        results(subject.make())
     require(
-        compilations.count == 0,
-        f"{other!r} compiled {compilations.count} functions anew, after {subject.tx!r} had run",
+        len(traces) == 1, f"two equal {subject.made!r} were traced {len(traces)} times, not once"
     )
 
 
-class _Compilations:
-    """Counts compilations inside a ``with``."""
-
-    _all = 0
-    _listening = False
-
-    def __enter__(self) -> "_Compilations":
-        if not _Compilations._listening:
-            jax.monitoring.register_event_duration_secs_listener(self._hear)
-            _Compilations._listening = True
-        self._before = _Compilations._all
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.count = _Compilations._all - self._before
-
-    @staticmethod
-    def _hear(event: str, duration_secs: float, **_: str | int) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            _Compilations._all += 1
-
-
-def _other_numbers(subject: Subject) -> dict[str, float]:
-    """Another legal value for each number of the example call."""
-    others = {}
-    for name, value in subject.numbers.items():
-        low, high = subject.ranges[name].low, subject.ranges[name].high
-        if type(value) is int:
-            candidates: tuple[float, ...] = (value + 1, value - 1)
-        else:
-            candidates = (value * 0.75, value + 0.25, value - 0.25)
-        legal = [c for c in candidates if low <= c <= high and c != value]
-        if legal:
-            others[name] = legal[0]
-    return others
+def numbers_do_not_recompile(subject: Subject) -> None:
+    """Outside `jax.jit`, a value that differs in numbers only compiles nothing new."""
+    if not subject.other_numbers:
+        raise DoesNotApply("it takes no numbers")
+    subject.results(subject.made)
+    other = subject.make(**subject.other_numbers)
+    with Compilations() as compilations:
+        subject.results(other)
+    require(
+        compilations.count == 0,
+        f"{other!r} compiled {compilations.count} functions anew, after {subject.made!r} had run",
+    )
 
 
 def _is_compared_by_content(subject: Subject) -> bool:
@@ -201,7 +139,13 @@ def _is_compared_by_content(subject: Subject) -> bool:
         return False
 
 
-def _require_same_results(subject: Subject, tx: GradientTransformation, how: str) -> None:
-    params, gradients = sample()
-    updates, _ = take_steps(subject.filled(tx), params, gradients[:1])
-    require_close(updates, subject.reference[0][:1], f"{subject.name}, {how}: updates")
+def _require_same(subject: Subject, other: Any, how: str, *, is_equal: bool = True) -> None:
+    """Requires what was made, after something was done to it, to be what it was and to work."""
+    kinds = type(other).__name__, type(subject.made).__name__
+    require(kinds[0] == kinds[1], f"{subject.made!r}, {how}, is a {kinds[0]}, not a {kinds[1]}")
+    if is_equal:
+        require(other == subject.made, f"{subject.made!r} should equal itself, {how}")
+        require(hash(other) == hash(subject.made), f"{subject.made!r}, {how}, has another hash")
+    expected = subject.results(subject.made)
+    what = f"the results of {subject.made!r}, {how}"
+    require_close(subject.results(other), expected, what, Tolerance(0.0, 0.0))

@@ -1,0 +1,82 @@
+"""Losses on devices: sharded over the batch, and compiled for a TPU."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from grad_testing.checking import require, require_close
+from grad_testing.loss_checks import tolerance
+from grad_testing.loss_subject import Arrays, LossSubject, quick_jit
+
+__all__ = ["compiles_for_tpu", "sharding_changes_nothing"]
+
+
+def sharding_changes_nothing(subject: LossSubject, mesh: jax.sharding.Mesh) -> None:
+    """With the examples sharded over a mesh, value and gradients are the same.
+
+    On an explicit mesh they are not computed, but lowered, which is where types are in the way. The
+    values of examples are sharded like them.
+
+    Args:
+      subject: The loss.
+      mesh: A mesh with the axis ``data``, automatic or explicit.
+    """
+    copies = mesh.shape["data"] // math.gcd(mesh.shape["data"], subject.batch_size)
+    arrays = {name: _repeated(subject, name, a, copies) for name, a in subject.arrays.items()}
+    reals = {name: arrays.pop(name) for name in subject.reals}
+    placed = [_placed(subject, mesh, each) for each in (reals, arrays)]
+    if AxisType.Explicit in mesh.axis_types:
+        with jax.set_mesh(mesh):
+            traced = jax.jit(subject.value_and_gradients).trace(*placed)
+            traced.lower()
+        if subject.is_per_example:
+            sharding = traced.out_info[0].sharding
+            is_sharded = sharding.spec[:1] == ("data",)
+            require(is_sharded, f"{subject.name} of sharded examples is sharded as {sharding}")
+        return
+    run = quick_jit(subject.value_and_gradients)
+    if subject.is_per_example:
+        value, gradients = subject.results("float32")[0]
+        value = np.concatenate([value] * copies)
+        gradients = {n: _repeated(subject, n, g, copies, copies) for n, g in gradients.items()}
+    else:
+        value, gradients = jax.device_get(run(reals, arrays))
+    got_value, got = jax.device_get(run(*placed))
+    require_close(got_value, value, f"{subject.name}, sharded", tolerance("float32", value))
+    for name, g in gradients.items():
+        what = f"the gradient of {subject.name} by {name}, sharded"
+        require_close(got[name], g, what, tolerance("float32", g))
+
+
+def _repeated(subject: LossSubject, name: str, a: Any, copies: int, factor: int = 1) -> Any:
+    """An array with the examples repeated; if it has none, multiplied by a factor."""
+    return np.concatenate([a] * copies) if name in subject.batched else factor * a
+
+
+def _placed(subject: LossSubject, mesh: jax.sharding.Mesh, arrays: Arrays) -> dict[str, jax.Array]:
+    """Arrays on a mesh, with the examples sharded over ``data``."""
+
+    def spec(name: str) -> PartitionSpec:
+        axes = ("data",) if name in subject.batched else ()
+        return PartitionSpec(*axes)  # type: ignore[no-untyped-call]
+
+    return {name: jax.device_put(a, NamedSharding(mesh, spec(name))) for name, a in arrays.items()}
+
+
+def compiles_for_tpu(subject: LossSubject, device: jax.Device) -> None:
+    """Value and gradients compile for a TPU, in bfloat16.
+
+    Args:
+      subject: The loss.
+      device: A TPU, or a device of a TPU topology.
+    """
+    sharding = jax.sharding.SingleDeviceSharding(device)
+    arrays = {
+        name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)  # type: ignore[no-untyped-call]
+        for name, a in jax.eval_shape(lambda: subject.cast("bfloat16")).items()
+    }
+    reals = {name: arrays.pop(name) for name in subject.reals}
+    jax.jit(subject.value_and_gradients).trace(reals, arrays).lower().compile()
