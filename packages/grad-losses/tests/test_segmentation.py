@@ -71,6 +71,9 @@ def test_empty_and_perfect_regions():
         value, slope = f(certain)
         assert value == 0
         np.testing.assert_array_equal(slope, 0)
+    # What a nearly perfect one lacks is far smaller than the resolution of probabilities near 1.
+    nearly = tversky_loss(np.full((1, 3), 20, np.float32), 1 - nothing, smooth=0.0)
+    np.testing.assert_allclose(nearly, 0.7 * np.exp(-20), rtol=1e-5)
     # A root has an infinite derivative at 0: a region that is just right stays as it is.
     gradient = jax.jit(jax.grad(lambda p: focal_tversky_loss(p, 1 - nothing, **SETS)[0]))
     np.testing.assert_array_equal(gradient(1 - nothing), 0)

@@ -5,6 +5,7 @@ Every loss is computed in at least float32 and returned in the dtype of its inpu
 
 from grad_losses.angular_margin import arcface_loss, circle_loss, cosface_loss
 from grad_losses.assignment import base_hungarian_algorithm, hungarian_algorithm
+from grad_losses.bi_tempered import bi_tempered_loss
 from grad_losses.boxes import ciou_loss, diou_loss, giou_loss, iou_loss
 from grad_losses.class_imbalance import asymmetric_loss, ldam_loss, softmax_focal_loss
 from grad_losses.classification import (
@@ -13,6 +14,7 @@ from grad_losses.classification import (
     softmax_cross_entropy_with_integer_labels,
 )
 from grad_losses.cosine import cosine_distance, cosine_similarity
+from grad_losses.crps import crps_ensemble, crps_normal
 from grad_losses.ctc import ctc_loss, ctc_loss_with_forward_probs
 from grad_losses.dice import binary_dice_loss, dice_loss, multiclass_generalized_dice_loss
 from grad_losses.divergence import (
@@ -74,6 +76,7 @@ __all__ = [
     "asymmetric_loss",
     "barlow_twins_loss",
     "base_hungarian_algorithm",
+    "bi_tempered_loss",
     "binary_dice_loss",
     "charbonnier_loss",
     "ciou_loss",
@@ -84,6 +87,8 @@ __all__ = [
     "cosine_distance",
     "cosine_embedding_loss",
     "cosine_similarity",
+    "crps_ensemble",
+    "crps_normal",
     "ctc_loss",
     "ctc_loss_with_forward_probs",
     "dice_loss",

@@ -8,13 +8,14 @@ With log probabilities :math:`\log p_k = z_k - \log Z`, label y and class weight
     + \zeta (\log Z)^2
 """
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from grad_losses._checks import ShapeError, between, real
+from grad_losses._checks import between, one_per_class
 from grad_losses._logits import less_peak, log_normalizer, peak, pick, product
 
 
@@ -29,22 +30,17 @@ class CrossEntropyOptions(NamedTuple):
 
 def cross_entropy_options(
     loss: str,
-    classes: int,
+    logits: jax.Array,
     label_smoothing: ArrayLike,
     class_weights: ArrayLike | None,
     ignore_index: int | None,
     z_loss: ArrayLike,
 ) -> CrossEntropyOptions:
-    """The options that a user passed to `loss`, checked."""
+    """The options that a user passed to `loss`, checked for logits in the dtype to compute in."""
     between(loss, 0, 1, label_smoothing=label_smoothing)
-    between(loss, 0, float("inf"), z_loss=z_loss)
+    between(loss, 0, math.inf, z_loss=z_loss)
     if class_weights is not None:
-        class_weights = real(loss, "class_weights", class_weights)
-        if class_weights.shape != (classes,):
-            raise ShapeError(
-                f"{loss}: class_weights of shape {class_weights.shape} must have one weight for "
-                f"each of the {classes} classes: shape ({classes},)."
-            )
+        class_weights = one_per_class(loss, "class_weights", class_weights, logits)
     if ignore_index is not None and not _is_index(ignore_index):
         raise TypeError(f"{loss}: ignore_index must be an integer or None; got {ignore_index!r}.")
     return CrossEntropyOptions(
@@ -81,14 +77,15 @@ def integer_cross_entropy(
 
 def is_ignored(labels: jax.Array, options: CrossEntropyOptions) -> jax.Array:
     """Which labels mean: no loss here."""
-    return jnp.bool_(False) if options.ignore_index is None else labels == options.ignore_index
+    if options.ignore_index is None:
+        return labels != labels  # none, but sharded as labels are
+    return labels == options.ignore_index
 
 
 def weights_of(labels: jax.Array, options: CrossEntropyOptions) -> jax.Array:
     """The weight of each label; 0 for those ignored, NaN for those that are no class."""
-    if options.class_weights is None:
-        weights = jnp.ones(labels.shape, jnp.float32)
-    else:
+    weights = jnp.ones((), jnp.float32)
+    if options.class_weights is not None:
         weights = options.class_weights.at[labels].get(mode="fill", fill_value=jnp.nan)
     return jnp.where(is_ignored(labels, options), 0, weights)
 
@@ -100,7 +97,7 @@ def _mean_over_classes(
     if mask is None and weights is None:
         return log_z - jnp.mean(scores, axis=-1)
     count = scores.shape[-1] if mask is None else jnp.maximum(jnp.sum(mask, axis=-1), 1)
-    weights = jnp.ones((), scores.dtype) if weights is None else weights.astype(scores.dtype)
+    weights = jnp.ones((), scores.dtype) if weights is None else weights
     weights = weights if mask is None else jnp.where(mask, weights, 0)
     return jnp.sum(product(weights, log_z[..., None] - scores), axis=-1) / count
 

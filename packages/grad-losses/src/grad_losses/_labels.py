@@ -10,12 +10,12 @@ from grad_losses._logits import Axis, class_indices, class_mask, classes_last, p
 from grad_losses._scores import one_hot
 
 
-def costs_of_labels(
+def logits_and_labels(
     loss: str, logits: ArrayLike, labels: ArrayLike, axis: Axis, where: ArrayLike | None
 ) -> tuple[jax.Array, jax.Array, jax.Array, jnp.dtype]:
-    """``-log_softmax(logits)`` of the labels, 0 where no class takes part; in the dtype to compute.
+    """Logits [..., classes] to compute with, labels [...], which take part, the dtype to return.
 
-    Also the logits with classes last, the labels as indices of them, and the dtype to return.
+    Classes that take no part have a logit of -inf, examples that take part have any that does.
     """
     logits = floating(loss, "logits", logits)
     labels = integer(loss, "labels", labels, "Convert one-hot labels with labels.argmax.")
@@ -23,8 +23,19 @@ def costs_of_labels(
     mask = classes_last(loss, class_mask(loss, where, logits), axes)
     logits = classes_last(loss, widened(logits)[0], axes)
     labels = class_indices(loss, labels, logits)
-    costs = pick(surprisals(jnp.where(mask, logits, -jnp.inf), -1), labels)
-    return jnp.where(jnp.any(mask, axis=-1), costs, 0), logits, labels, dtype
+    return jnp.where(mask, logits, -jnp.inf), labels, jnp.any(mask, axis=-1), dtype
+
+
+def costs_of_labels(
+    loss: str, logits: ArrayLike, labels: ArrayLike, axis: Axis, where: ArrayLike | None
+) -> tuple[jax.Array, jax.Array, jax.Array, jnp.dtype]:
+    """``-log_softmax(logits)`` of the labels, 0 for examples that take no part.
+
+    With it logits, labels and dtype as from `logits_and_labels`.
+    """
+    logits, labels, takes_part, dtype = logits_and_labels(loss, logits, labels, axis, where)
+    costs = pick(surprisals(logits, -1), labels)
+    return jnp.where(takes_part, costs, 0), logits, labels, dtype
 
 
 def weights_of_labels(

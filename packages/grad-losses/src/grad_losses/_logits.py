@@ -52,18 +52,25 @@ def pick(logits: jax.Array, labels: jax.Array) -> jax.Array:
     Its gradient compares labels and classes, which XLA fuses with the rest of the gradient; that of
     a gather would be scattered into an array of zeros.
     """
-    return jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    if jax.typeof(logits).sharding.spec[-1] is None:
+        return jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    is_label = _is_label(logits, labels)  # sharded classes cannot be gathered from
+    chosen = jnp.max(jnp.where(is_label, logits, -jnp.inf), axis=-1)
+    return jnp.where(jnp.any(is_label, axis=-1), chosen, jnp.nan)
 
 
 @pick.defjvp
 def _pick_jvp(
     primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, object]
 ) -> tuple[jax.Array, jax.Array]:
-    logits, labels = primals
+    is_label = _is_label(*primals).astype(primals[0].dtype)
+    return pick(*primals), jnp.sum(is_label * tangents[0], axis=-1)
+
+
+def _is_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
     classes = logits.shape[-1]
     labels = jnp.where(labels < 0, labels + classes, labels)
-    is_label = (labels[..., None] == jnp.arange(classes, dtype=labels.dtype)).astype(logits.dtype)
-    return pick(*primals), jnp.sum(is_label * tangents[0], axis=-1)
+    return labels[..., None] == jnp.arange(classes, dtype=labels.dtype)
 
 
 def product(weight: jax.Array, cost: jax.Array) -> jax.Array:

@@ -151,7 +151,7 @@ def softmax_cross_entropy_with_integer_labels(
     logits = classes_last(name, logits, axis)
     labels = class_indices(name, labels, logits)
     options = cross_entropy_options(
-        name, logits.shape[-1], label_smoothing, class_weights, ignore_index, z_loss
+        name, logits, label_smoothing, class_weights, ignore_index, z_loss
     )
     if options.ignore_index is not None:
         logits = jnp.where(is_ignored(labels, options)[..., None], 0, logits)

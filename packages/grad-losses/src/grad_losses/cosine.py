@@ -40,8 +40,8 @@ def cosine_similarity(
     Args:
       predictions: Vectors, of shape [..., features] and floating point dtype.
       targets: Vectors of a shape that broadcasts with that of `predictions`, of any real dtype.
-      epsilon: Vectors whose squared length is less, >= 0, are divided by its root instead of by
-        their length.
+      epsilon: The least squared length, >= 0: shorter vectors are divided by its root, not by their
+        length.
       axis: The axis of the features, the axes, or None for all axes.
       where: Which features take part, booleans that broadcast with the vectors; all with None.
 
@@ -83,8 +83,8 @@ def cosine_distance(
     Args:
       predictions: Vectors, of shape [..., features] and floating point dtype.
       targets: Vectors of a shape that broadcasts with that of `predictions`, of any real dtype.
-      epsilon: Vectors whose squared length is less, >= 0, are divided by its root instead of by
-        their length.
+      epsilon: The least squared length, >= 0: shorter vectors are divided by its root, not by their
+        length.
       axis: The axis of the features, the axes, or None for all axes.
       where: Which features take part, booleans that broadcast with the vectors; all with None.
 

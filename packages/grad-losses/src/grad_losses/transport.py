@@ -112,6 +112,7 @@ def sinkhorn_divergence(
     batch = _batch(x, y, a, b)
     dtype = jnp.result_type(x, y, a, b)
     x, y, a, b = widened(x, y, a, b)
+    unit = jnp.asarray(epsilon, x.dtype)
     first, second = (
         _Cloud(
             jnp.broadcast_to(points, (*batch, *points.shape[-2:])),
@@ -122,13 +123,16 @@ def sinkhorn_divergence(
 
     def transport(cloud: _Cloud, other: _Cloud) -> jax.Array:
         pairs = cloud.points[..., :, None, :], other.points[..., None, :, :]
-        costs = jnp.vectorize(cost, signature="(d),(d)->()")(*pairs) / epsilon
+        costs = jnp.vectorize(cost, signature="(d),(d)->()")(*pairs) / unit
         top = jnp.finfo(costs.dtype).max / 1024  # type: ignore[no-untyped-call]
-        problem = jnp.clip(costs, -top, top), cloud.weights, other.weights
+        # For a small epsilon costs are huge. Computed anew wherever they are used, they could be
+        # rounded differently by more than 1, and no exponential would be left of a sum of them.
+        costs = jax.lax.optimization_barrier(jnp.clip(costs, -top, top))  # type: ignore[no-untyped-call]
+        problem = costs, cloud.weights, other.weights
         return _transport(*problem, cloud is other, max_iterations)
 
     alone = transport(first, first) + transport(second, second)
-    return (epsilon * (transport(first, second) - alone / 2)).astype(dtype)
+    return (unit * (transport(first, second) - alone / 2)).astype(dtype)
 
 
 class _Cloud(NamedTuple):
@@ -207,12 +211,9 @@ def _potential(
 
     def step(carry: _Carry) -> _Carry:
         g, temperature, _, count = carry
-        t = temperature[..., None]
-        f, _ = _soft_minimum(costs / t[..., None], b, g / t)
-        if is_self:
-            new = (t * f + g) / 2
-        else:
-            new = t * _soft_minimum(_transposed(costs) / t[..., None], a, f)[0]
+        t = temperature[..., None, None]
+        f, _ = _soft_minimum(costs, b, g, t)
+        new = (f + g) / 2 if is_self else _soft_minimum(_transposed(costs), a, f, t)[0]
         change = jnp.where(temperature > 1, jnp.inf, jnp.max(jnp.abs(new - g), axis=-1))
         return new, jnp.maximum(0.9 * temperature, 1), change, count + 1
 
@@ -246,12 +247,14 @@ def _potential_jvp(
     # A constant may be added to g, so that I - QP is singular: b chooses one. As good as singular
     # it is too if the coupling falls apart, and then a small number keeps the solution finite.
     small = 16 * jnp.finfo(g.dtype).eps  # type: ignore[no-untyped-call]
-    matrix = (1 + small) * identity - q @ p + b[..., None, :]
-    return g, _solve(matrix, d_g - jnp.squeeze(q @ d_f[..., None], -1))
+    there_and_back = jnp.matmul(q, p, precision="highest")
+    matrix = (1 + small) * identity - there_and_back + b[..., None, :]
+    return g, _solve(matrix, d_g - jnp.sum(q * d_f[..., None, :], axis=-1))
 
 
 def _solve(matrix: jax.Array, vector: jax.Array) -> jax.Array:
-    return jnp.linalg.solve(matrix, vector[..., None])[..., 0]
+    found: jax.Array = jnp.linalg.solve(matrix, vector[..., None])
+    return found[..., 0]
 
 
 def _transposed(costs: jax.Array) -> jax.Array:
@@ -259,14 +262,15 @@ def _transposed(costs: jax.Array) -> jax.Array:
 
 
 def _soft_minimum(
-    costs: jax.Array, weights: jax.Array, potential: jax.Array
+    costs: jax.Array, weights: jax.Array, potential: jax.Array, temperature: jax.Array | float = 1.0
 ) -> tuple[jax.Array, jax.Array]:
-    """-log(sum(weights * exp(potential - costs))) over the last axis, and the shares in the sum."""
+    """The potential of the other points, and the conditional probabilities; over the last axis."""
+    # Divided only after the largest is subtracted, for the same reason as costs have a barrier.
     score = potential[..., None, :] - costs
     weights = weights[..., None, :]
-    peak = jnp.max(jnp.where(weights > 0, score, -jnp.inf), axis=-1, keepdims=True)
-    peak = jax.lax.stop_gradient(peak)
-    # Without weight a point may have a larger score, which must not overflow.
-    part = weights * jnp.exp(jnp.minimum(score - peak, 60))
-    total = jnp.sum(part, axis=-1, keepdims=True)
-    return -(jnp.log(total) + peak)[..., 0], part / total
+    largest = jnp.max(jnp.where(weights > 0, score, -jnp.inf), axis=-1, keepdims=True)
+    largest = jax.lax.stop_gradient(largest)
+    # Without weight a point may have a larger score, whose share must not overflow.
+    share = weights * jnp.exp(jnp.minimum((score - largest) / temperature, 60))
+    total = jnp.sum(share, axis=-1, keepdims=True)
+    return -(temperature * jnp.log(total) + largest)[..., 0], share / total

@@ -75,12 +75,10 @@ def triplet_margin_loss(
     given = {"anchors": anchors, "positives": positives, "negatives": negatives}
     arrays = {each: floating(name, each, value) for each, value in given.items()}
     broadcast_shape(name, **arrays)
-    anchor, near, far = jnp.broadcast_arrays(*widened(*arrays.values()))
+    anchor, *others = jnp.broadcast_arrays(*widened(*arrays.values()))
     axes_of(name, axis, "anchors", anchor)
-    gap = _distance(anchor - near, axis, norm_degree, eps) - _distance(
-        anchor - far, axis, norm_degree, eps
-    )
-    return jnp.maximum(0, gap + margin).astype(jnp.result_type(*arrays.values()))
+    near, far = (_distance(anchor - other, axis, norm_degree, eps) for other in others)
+    return jnp.maximum(0, near - far + margin).astype(jnp.result_type(*arrays.values()))
 
 
 def _distance(error: jax.Array, axis: Axis | None, degree: ArrayLike, eps: ArrayLike) -> jax.Array:
