@@ -7,7 +7,7 @@ from torch_cases import Array, Case, integers, numbers
 
 
 def ctc(logits: Any, labels: Any, frames: Any, lengths: Any, **arguments: Any) -> Any:
-    """torch's loss of logits, of shape [batch, frames, classes] as ours."""
+    """The loss of logits of shape [batch, frames, classes], as ours take them."""
     torch: Any = importlib.import_module("torch")
     log_p = torch.log_softmax(logits, dim=-1).swapaxes(0, 1)
     return torch.nn.functional.ctc_loss(log_p, labels, frames, lengths, **arguments)
