@@ -12,6 +12,7 @@ import grad_core
 from grad_core import (
     EmaState,
     EmptyState,
+    GradientTransformation,
     LeafTypeError,
     MaskedNode,
     MaskedState,

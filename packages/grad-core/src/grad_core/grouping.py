@@ -61,6 +61,7 @@ def run_grouped(
     packed = layout.pack([*zip(grads, tree.parameters or [None] * len(grads), strict=True)])
     grouped_updates = {name: g for name, (g, _) in packed.items()}
     grouped_params = None if params is None else {name: p for name, (_, p) in packed.items()}
+    new: Any
     new, states = run_rules(stages, grouped_updates, grouped_params, extra_args, stacked)
 
     pieces = layout.unpack(new)
@@ -82,7 +83,7 @@ def _with_absent(stage: Stage, new: OptState, layout: Layout, given: Container[i
             name: _chosen([i in given for i in members], after[name], before[name])
             for name, members in layout.members.items()
         }
-    return new._replace(**fields)  # type: ignore[attr-defined,no-any-return]
+    return new._replace(**fields)  # type: ignore[attr-defined]
 
 
 def _chosen(is_given: list[bool], new: Any, old: Any) -> Any:

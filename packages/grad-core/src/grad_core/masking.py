@@ -48,7 +48,8 @@ def masked(
         updates, in ``update``) that returns one; or a regular expression that whole paths, keys
         joined by ``/``, must match.
       mask_compatible_extra_args: Whether to mask also those extra arguments of ``update`` that have
-        the structure of the updates.
+        the structure of the updates, and to make ``value_fn``, a function of the parameters, one
+        of the leaves that are there.
 
     Returns:
       A transformation whose state is a `MaskedState`.
@@ -106,13 +107,14 @@ class Masked(Node):
                 name: select(mask, x) if jax.tree.structure(x) == alike else x
                 for name, x in extra_args.items()
             }
+            if params is not None and callable(value_fn := extra_args.get("value_fn")):
+                extra_args["value_fn"] = _on_part(value_fn, mask, params)
         if params is not None:
             structure.check_prefix(mask, params, ("mask", "params"))
             params = select(mask, params)
         inner_state = state.inner_state  # type: ignore[attr-defined]
         new, inner_state = advance(select(mask, updates), inner_state, params, extra_args)
-        merged = jax.tree.map(lambda m, there, old: there if m else old, mask, new, updates)
-        return merged, MaskedState(inner_state=inner_state)
+        return merge(mask, new, updates), MaskedState(inner_state=inner_state)
 
     def resolve(self, state: OptState | None) -> Node:
         if not self.has_schedules:
@@ -143,6 +145,21 @@ class Masked(Node):
 def select(mask: PyTree, tree: PyTree) -> PyTree:
     """The tree with a `MaskedNode` wherever the mask, a prefix of it, is False."""
     return jax.tree.map(lambda m, x: x if m else MaskedNode(), mask, tree)
+
+
+def merge(mask: PyTree, part: PyTree, tree: PyTree) -> PyTree:
+    """The tree with the leaves of a part of it, as `select` makes one, where the mask is True."""
+    return jax.tree.map(lambda m, there, old: there if m else old, mask, part, tree)
+
+
+def _on_part(value_fn: Callable[..., Any], mask: PyTree, params: Params) -> Callable[..., Any]:
+    """A function of the parameters as one of their part, the others staying as they are."""
+
+    @functools.wraps(value_fn)
+    def of_part(part: Params, /, *args: object, **kwargs: object) -> Any:
+        return value_fn(merge(mask, part, params), *args, **kwargs)
+
+    return of_part
 
 
 def _is_static(mask: object) -> bool:

@@ -52,7 +52,9 @@ def partition(
         regular expressions, and each leaf goes to the one that its whole path, keys joined by
         ``/``, matches.
       mask_compatible_extra_args: Whether each transformation sees only its own leaves also of those
-        extra arguments of ``update`` that have the structure of the updates.
+        extra arguments of ``update`` that have the structure of the updates, and ``value_fn``, a
+        function of the parameters, becomes one of its leaves, the others staying as they are. Line
+        searches need it.
 
     Returns:
       A transformation whose state is a `PartitionState`. Each transformation sees a `MaskedNode` in

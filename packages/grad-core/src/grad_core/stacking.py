@@ -1,4 +1,4 @@
-"""Many small arrays as few large ones: which leaves of a tree go together, `join` and `cut`.
+"""Many small arrays as few large ones: which leaves of a tree go together, how to join and cut.
 
 A program of a thousand small arrays takes XLA long to compile and long to run. Where leaves of one
 shape are stacked, it is a program of a few arrays; what is left is to join them and to cut the
@@ -113,6 +113,27 @@ def cut(stack: jax.Array) -> list[jax.Array]:
     return pieces
 
 
+def concatenate(vectors: Sequence[jax.Array]) -> jax.Array:
+    """Vectors of one dtype as one."""
+    if not _compiles_pieces(vectors):
+        return jnp.concatenate(vectors)
+    while len(vectors) > 1:
+        vectors = [_shared(_concatenate, few) for few in _chunks(vectors, FAN_IN)]
+    return vectors[0]
+
+
+def split(vector: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
+    """A vector cut into vectors of these sizes."""
+    if not vector.size or not _compiles_pieces(vector):
+        return list(jax.lax.split(vector, tuple(sizes)))
+    pieces: list[jax.Array] = []
+    start = _unknown_zero(vector)
+    for few in _chunks(sizes, BLOCK):
+        these, start = _shared(_slices, vector, start, tuple(few))
+        pieces += these
+    return pieces
+
+
 def _chunks(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (rows[i : i + size] for i in range(0, len(rows), size))
 
@@ -125,7 +146,7 @@ def _compiles_pieces(tree: Any) -> bool:
 
 def _shared(fn: Any, *args: Any) -> Any:
     """A call that stays a call, so that what it does is compiled once for all calls like it."""
-    with set_xla_metadata(inlineable="false"):
+    with set_xla_metadata(inlineable="false"):  # type: ignore[no-untyped-call]
         return fn(*args)
 
 
@@ -139,6 +160,17 @@ def _cut_block(stack: jax.Array, start: jax.Array, size: int) -> tuple[list[jax.
 
 
 _block = jax.jit(_cut_block, static_argnums=2)
+
+
+def _split_few(
+    vector: jax.Array, start: jax.Array, sizes: tuple[int, ...]
+) -> tuple[list[jax.Array], jax.Array]:
+    total = sum(sizes)
+    few = jax.lax.dynamic_slice_in_dim(vector, start, total)
+    return list(jax.lax.split(few, sizes)), start + total
+
+
+_slices = jax.jit(_split_few, static_argnums=2)
 
 
 def _unknown_zero(x: jax.Array) -> jax.Array:

@@ -142,7 +142,7 @@ def _first_two(step: jax.Array, **extra_args: object) -> jax.Array:
     return step < 2
 
 
-_STEPS = chain(trace(0.9), scale_by_learning_rate(0.1))
+_STEPS = chain(trace(0.9), scale_by_learning_rate(0.01))
 _UPHILL = "between steps, gradients pass as they are"
 
 

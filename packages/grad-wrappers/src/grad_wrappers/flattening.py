@@ -1,6 +1,5 @@
 """One vector for a whole tree: `flatten`."""
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,9 +21,8 @@ from grad_core import (
     zeros_like,
 )
 from grad_core.sharing import dispatched_once
+from grad_core.stacking import concatenate, split
 from grad_wrappers._leaves import is_inexact, rows_of
-
-GROUP = 32
 
 
 @example(trace(0.9))
@@ -107,26 +105,14 @@ def _joined(leaves: Sequence[Any]) -> jax.Array:
     if not leaves:
         return jnp.zeros(0)
     dtype = jnp.result_type(*leaves)
-    return jnp.concatenate([jnp.ravel(_gathered(jnp.asarray(x, dtype))) for x in leaves])
+    return concatenate([jnp.ravel(_gathered(jnp.asarray(x, dtype))) for x in leaves])
 
 
 @dispatched_once
 def _cut(vector: jax.Array, like: Sequence[Any]) -> list[jax.Array]:
-    """Pieces of a vector in the shapes, dtypes and shardings of leaves.
-
-    It is cut into groups, and those into leaves: XLA takes long to compile a thousand slices of one
-    array, and the barrier keeps it from making them one.
-    """
-    pieces: list[jax.Array] = []
-    start = 0
-    for first in range(0, len(like), GROUP):
-        members = like[first : first + GROUP]
-        ends = [*itertools.accumulate((math.prod(jnp.shape(x)) for x in members), initial=0)]
-        group = jax.lax.optimization_barrier(vector[start : start + ends[-1]])  # type: ignore[no-untyped-call]
-        bounds = zip(itertools.pairwise(ends), members, strict=True)
-        pieces += [_in_form_of(x, group[a:b]) for (a, b), x in bounds]
-        start += ends[-1]
-    return pieces
+    """Pieces of a vector in the shapes, dtypes and shardings of leaves."""
+    pieces = split(vector, [math.prod(jnp.shape(x)) for x in like])
+    return [_in_form_of(x, piece) for x, piece in zip(like, pieces, strict=True)]
 
 
 def _in_form_of(like: Any, piece: jax.Array) -> jax.Array:

@@ -17,6 +17,7 @@ from grad_core import (
     example,
     identity,
     transformation,
+    with_extra_args_support,
 )
 from grad_core import tree as trees
 from grad_wrappers.aggregating.averages import average_per_element_updates
@@ -67,7 +68,7 @@ def process(
       Array(1., dtype=float32)
     """
     before, between, after = (
-        _with_extra_args(each) for each in (preprocessor, aggregator, postprocessor)
+        with_extra_args_support(each).update for each in (preprocessor, aggregator, postprocessor)
     )
 
     def init(params: Params) -> tuple[OptState, OptState, OptState]:
@@ -96,13 +97,6 @@ def process(
 
     kind = Aggregator if isinstance(aggregator, Aggregator) else GradientTransformationExtraArgs
     return kind(init, update)
-
-
-def _with_extra_args(tx: GradientTransformation) -> Callable[..., tuple[Updates, OptState]]:
-    """Its ``update``, which ignores extra arguments if it takes none."""
-    if isinstance(tx, GradientTransformationExtraArgs):
-        return tx.update
-    return lambda updates, state, params, **extra_args: tx.update(updates, state, params)
 
 
 def _either(condition: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
