@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from jax.typing import ArrayLike
 
-import grad_core
 from grad_core import example, exempt, promises
 from grad_testing import (
     DoesNotApply,
@@ -23,6 +22,7 @@ from grad_testing import (
     loss_extreme_checks,
     loss_functions,
 )
+from grad_testing.loss_cases import EXTREMES
 from grad_testing.loss_subject import loss_subject_of
 
 LOGITS = np.array([[0.5, -1.0, 2.0], [1.0, 0.25, 0.3]], np.float32)
@@ -246,6 +246,16 @@ def cuts_infinities(z: Any, y: Any) -> Any:
     return jax.nn.softplus(jnp.where(jnp.isposinf(z), 3.0, z)) + y**2
 
 
+@functools.partial(broken, infinite=("logits",))
+def cuts_what_overflows(z: Any, y: Any) -> Any:
+    return jnp.exp(jnp.where(jnp.isposinf(z), 3.0, z)) + y**2
+
+
+@functools.partial(broken, infinite=("logits",))
+def turns_its_sign(z: Any, y: Any) -> Any:
+    return jnp.where(jnp.isposinf(z), -jnp.inf, z) + y**2
+
+
 # Errors.
 
 
@@ -324,6 +334,8 @@ CAUGHT = [
     (loss_derivative_checks.second_derivatives_are_slopes, has_no_second_derivative),
     (loss_extreme_checks.infinities_are_limits, naive_products),
     (loss_extreme_checks.infinities_are_limits, cuts_infinities),
+    (loss_extreme_checks.infinities_are_limits, cuts_what_overflows),
+    (loss_extreme_checks.infinities_are_limits, turns_its_sign),
     (loss_error_checks.integers_are_refused, takes_integers),
     (loss_error_checks.integers_are_refused, gives_complex_numbers),
     (loss_error_checks.wrong_shapes_are_named, broadcasts_cryptically),
@@ -382,10 +394,10 @@ def test_what_does_not_compile_for_a_tpu_is_caught(tpu_device: jax.Device) -> No
 
 def test_every_check_is_a_test_of_the_suite_and_shown_to_fail() -> None:
     modules = (loss_checks, loss_derivative_checks, loss_error_checks, loss_extreme_checks)
-    checks = {name for module in modules for name in module.__all__ if name.islower()}
+    checks = {name for module in modules for name in module.__all__}
     assert checks == {entry[0].__name__ for entry in (*CAUGHT, *CAUGHT_IN_CASE)}
     cases = {case for check, _, case in CAUGHT_IN_CASE if check.__name__ == "extremes_are_finite"}
-    assert cases == {*loss_extreme_checks.EXTREMES}
+    assert cases == {*EXTREMES}
     tests = {name for name in dir(LossSuite) if name.startswith("test_")}
     assert tests == {f"test_{name}" for name in (*checks, *loss_device_checks.__all__)} | {
         "test_exemptions_are_known",
@@ -438,7 +450,10 @@ def test_exemptions_and_promises_must_be_needed_and_known() -> None:
         suite.test_exemptions_are_known(exempt("loveliness", reason="none")(copy()))
     with pytest.raises(pytest.fail.Exception, match="promises loveliness"):
         suite.test_exemptions_are_known(promises(loveliness=True)(copy()))
-    assert grad_core.conformance_of(good).exceptions == {}
+    for promise in ({"infinite": ("logit",)}, {"infinite": "logits"}, {"per": "batches"}):
+        with pytest.raises(pytest.fail.Exception, match=f"promises {next(iter(promise))}"):
+            suite.test_exemptions_are_known(promises(**promise)(copy()))
+    suite.test_exemptions_are_known(good)
 
 
 class TestGood(LossSuite):

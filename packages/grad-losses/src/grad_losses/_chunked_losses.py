@@ -44,7 +44,7 @@ class Head(NamedTuple):
 class Chunks(NamedTuple):
     """How tokens are split."""
 
-    count: int
+    number: int
     size: int
 
 
@@ -78,10 +78,10 @@ def _losses_jvp(
     def transpose(primals: tuple[Head, Any, Any], cotangents: jax.Array) -> Head:
         head, *others = primals
         _, gradients = _value_and_gradients(loss, chunks, head, cotangents, *others)
-        return jax.tree.map(lambda g, x: g.astype(x.dtype), gradients, head)
+        return Head(*jax.tree.map(lambda g, x: g.astype(x.dtype), gradients, head))
 
-    values = chunked_losses(loss, chunks, *primals)
-    return values, with_transpose(apply, transpose, primals, tangents[0])
+    values_dot: jax.Array = with_transpose(apply, transpose, primals, tangents[0])
+    return chunked_losses(loss, chunks, *primals), values_dot
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -101,7 +101,7 @@ def _sum_jvp(
 ) -> tuple[jax.Array, jax.Array]:
     value, gradients = _value_and_gradients(loss, chunks, *primals)
     products = jax.tree.map(lambda g, t: jnp.sum(g * t.astype(g.dtype)), gradients, tangents[0])
-    return value, sum(jax.tree.leaves(products))
+    return value, jax.tree.reduce(jnp.add, products)
 
 
 def _tangents(
@@ -198,7 +198,7 @@ def sharding_of(*axes: tuple[jax.Array, int]) -> NamedSharding | None:
     if AxisType.Explicit not in mesh.axis_types:
         return None
     names = (s.spec[axis] for s, (_, axis) in zip(shardings, axes, strict=True))
-    return NamedSharding(mesh, PartitionSpec(*names))
+    return NamedSharding(mesh, PartitionSpec(*names))  # type: ignore[no-untyped-call]
 
 
 def alike_varying(arrays: Any) -> Any:
@@ -227,9 +227,9 @@ def _split(chunks: Chunks, arrays: Any) -> Any:
     """
 
     def split(x: jax.Array) -> jax.Array:
-        lacking = chunks.count * chunks.size - x.shape[0]
+        lacking = chunks.number * chunks.size - x.shape[0]
         x = jnp.pad(x, [(0, lacking), *[(0, 0)] * (x.ndim - 1)])
-        return jnp.moveaxis(x.reshape(chunks.size, chunks.count, *x.shape[1:]), 1, 0)
+        return jnp.moveaxis(x.reshape(chunks.size, chunks.number, *x.shape[1:]), 1, 0)
 
     return jax.tree.map(split, arrays)
 

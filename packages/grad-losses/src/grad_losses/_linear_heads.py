@@ -1,7 +1,7 @@
 """The arguments that losses of linear heads share, and their reductions."""
 
-import functools
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -23,8 +23,8 @@ from grad_losses._chunked_losses import (
 Reduction = Literal["none", "mean", "sum"]
 
 _FEW = 2**24  # logits that can always be held at a time
-_losses = jax.jit(chunked_losses, static_argnums=(0, 1))
-_sum = jax.jit(chunked_sum, static_argnums=(0, 1))
+_losses: Callable[..., jax.Array] = jax.jit(chunked_losses, static_argnums=(0, 1))
+_sum: Callable[..., jax.Array] = jax.jit(chunked_sum, static_argnums=(0, 1))
 
 
 def head_of(
@@ -38,7 +38,7 @@ def head_of(
         raise ShapeError(
             f"{loss}: {hidden_name} of shape {hidden.shape} and {kernel_name} of shape "
             f"{kernel.shape} must be [..., features] and [features, classes]. Of an embedding "
-            f"[classes, features] pass the transpose."
+            "[classes, features] pass the transpose."
         )
     if bias is not None:
         bias = floating(loss, bias_name, bias)
@@ -47,8 +47,8 @@ def head_of(
                 f"{loss}: {bias_name} of shape {bias.shape} must have one value per class, shape "
                 f"{kernel.shape[1:]}."
             )
-        sharding = sharding_of((kernel, 1))
-        bias = bias if sharding is None else jax.sharding.reshard(bias, sharding)
+        if sharding := sharding_of((kernel, 1)):
+            bias = jax.sharding.reshard(bias, sharding)  # type: ignore[no-untyped-call]
     dtype = jnp.result_type(hidden, kernel)
     rows = hidden.reshape(-1, hidden.shape[-1]).astype(dtype)
     return Head(rows, kernel.astype(dtype), bias), hidden.shape[:-1]
@@ -68,15 +68,15 @@ def chunks_of(loss: str, head: Head, chunk_size: int | None, heads: int = 1) -> 
     rows, (features, classes) = head.hidden.shape[0], head.kernel.shape
     if chunk_size is None:
         few = max(_FEW, rows * features, features * classes // 16) // heads
-        count = 2 ** math.ceil(math.log2(max(1.0, rows * classes / few)))
+        number = 2 ** math.ceil(math.log2(max(1.0, rows * classes / few)))
     elif not isinstance(chunk_size, int) or isinstance(chunk_size, bool):
         raise TypeError(f"{loss}: chunk_size must be an int or None; got {chunk_size!r}.")
     elif chunk_size < 1:
         raise ValueError(f"{loss}: chunk_size must be >= 1; got {chunk_size}.")
     else:
-        count = math.ceil(rows / chunk_size)
-    count = max(1, min(count, rows))
-    return Chunks(count, math.ceil(rows / count))
+        number = math.ceil(rows / chunk_size)
+    number = max(1, min(number, rows))
+    return Chunks(number, math.ceil(rows / number))
 
 
 def reduced(

@@ -17,8 +17,11 @@ Arrays = Sequence[Any]
 # A function of parameters and x, each a flat list of arrays, that returns a list of arrays.
 Map = Callable[[Arrays, Arrays], Arrays]
 
-_map_p = Primitive("linear_map_with_transpose")
+_map_p: Any = Primitive("linear_map_with_transpose")  # JAX gives these no types
 _map_p.multiple_results = True
+_instantiate_zeros: Callable[[Any], Any] = ad.instantiate_zeros
+_is_linear: Callable[[Any], bool] = ad.is_undefined_primal
+_to_front: Callable[[Any, Any, int], Any] = batching.bdim_at_front
 
 
 def with_transpose(
@@ -38,7 +41,8 @@ def with_transpose(
     def flat(f: Callable[[Any, Any], Any], in_tree: Any, out_tree: Any) -> Map:
         def call(parameters: Arrays, x: Arrays) -> Arrays:
             y = f(jax.tree.unflatten(parameters_tree, parameters), jax.tree.unflatten(in_tree, x))
-            return out_tree.flatten_up_to(y)
+            leaves: list[Any] = out_tree.flatten_up_to(y)
+            return leaves
 
         return call
 
@@ -56,7 +60,6 @@ def _apply(*args: Any, apply: Map, transpose: Map, count: int) -> Arrays:
     return apply(list(args[:count]), list(args[count:]))
 
 
-@_map_p.def_abstract_eval
 def _abstract(*args: Any, apply: Map, transpose: Map, count: int) -> Any:
     return jax.make_jaxpr(apply)(list(args[:count]), list(args[count:])).out_avals
 
@@ -66,7 +69,7 @@ def _jvp(primals: Arrays, tangents: Arrays, *, count: int, **maps: Map) -> tuple
     y = _map_p.bind(*parameters, *x, count=count, **maps)
     y_dot: list[Any] = [0.0] * len(y)
     if any(type(t) is not ad.Zero for t in tangents[count:]):
-        x_dot = [ad.instantiate_zeros(t) for t in tangents[count:]]
+        x_dot = [_instantiate_zeros(t) for t in tangents[count:]]
         y_dot = _map_p.bind(*parameters, *x_dot, count=count, **maps)
     changing = [i for i in range(count) if type(tangents[i]) is not ad.Zero]
     if changing:
@@ -83,10 +86,10 @@ def _jvp(primals: Arrays, tangents: Arrays, *, count: int, **maps: Map) -> tuple
 
 
 def _transpose(y: Arrays, *args: Any, apply: Map, transpose: Map, count: int) -> Arrays:
-    y = [ad.instantiate_zeros(cotangent) for cotangent in y]
+    y = [_instantiate_zeros(cotangent) for cotangent in y]
     maps = {"apply": transpose, "transpose": apply}
     x = _map_p.bind(*args[:count], *y, count=count, **maps)
-    wanted = [ad.is_undefined_primal(arg) for arg in args[count:]]
+    wanted = [_is_linear(arg) for arg in args[count:]]
     return [None] * count + [
         v if is_wanted else None for v, is_wanted in zip(x, wanted, strict=True)
     ]
@@ -95,7 +98,7 @@ def _transpose(y: Arrays, *args: Any, apply: Map, transpose: Map, count: int) ->
 def _batch(args: Arrays, dims: Arrays, *, count: int, **maps: Map) -> tuple[Arrays, Arrays]:
     (size,) = {arg.shape[dim] for arg, dim in zip(args, dims, strict=True) if dim is not None}
     pairs = list(zip(args, dims, strict=True))
-    x = [batching.bdim_at_front(arg, dim, size) for arg, dim in pairs[count:]]
+    x = [_to_front(arg, dim, size) for arg, dim in pairs[count:]]
     batched = {
         name: jax.vmap(each, in_axes=(list(dims[:count]), 0), axis_size=size)
         for name, each in maps.items()
@@ -105,6 +108,7 @@ def _batch(args: Arrays, dims: Arrays, *, count: int, **maps: Map) -> tuple[Arra
 
 
 _map_p.def_impl(_apply)
+_map_p.def_abstract_eval(_abstract)
 ad.primitive_jvps[_map_p] = _jvp
 ad.primitive_transposes[_map_p] = _transpose
 batching.primitive_batchers[_map_p] = _batch

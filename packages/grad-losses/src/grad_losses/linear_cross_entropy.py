@@ -17,13 +17,14 @@ from jax.typing import ArrayLike
 
 from grad_core import example, promises
 from grad_losses._checks import integer, positive
+from grad_losses._chunked_losses import logits_of
 from grad_losses._cross_entropy import (
     cross_entropy_options,
     integer_cross_entropy,
     is_ignored,
     weights_of,
 )
-from grad_losses._linear_heads import Reduction, chunks_of, head_of, logits_of, reduced, rows_of
+from grad_losses._linear_heads import Reduction, chunks_of, head_of, reduced, rows_of
 
 
 @example(
@@ -48,15 +49,16 @@ def linear_softmax_cross_entropy(
 ) -> jax.Array:
     """Cross entropy of the softmax of ``hidden @ kernel + bias``, some tokens at a time.
 
-    It is `softmax_cross_entropy_with_integer_labels` of these logits, which are never all in memory:
-    those of a chunk of tokens are computed, used and dropped. Logits and sums are float32 for any
-    narrower dtype. In reverse mode a reduced loss ("mean", "sum") computes its gradients in the
-    forward pass, and no logits twice; one per token computes them again. The gradient of the kernel
-    is collected in float32: beside it, and the gradient of `hidden`, only chunks are held.
+    It is `softmax_cross_entropy_with_integer_labels` of these logits, which are never all in
+    memory: those of a chunk of tokens are computed, used and dropped. Logits and sums are float32
+    for any narrower dtype. In reverse mode a reduced loss ("mean", "sum") computes its gradients in
+    the forward pass, and no logits twice; one per token computes them again. The gradient of the
+    kernel is collected in float32: beside it, and the gradient of `hidden`, only chunks are held.
 
-    The kernel may be sharded over a mesh along either axis, as may the tokens; it is not gathered
-    along the vocabulary. All derivatives with respect to `hidden`, `kernel` and `bias` exist, in
-    both modes; the other arguments are constants.
+    All derivatives with respect to `hidden`, `kernel` and `bias` exist, in both modes; the other
+    arguments are constants. The kernel may be sharded over a mesh along its classes, and is never
+    gathered. Where tokens are sharded too, every chunk sums its gradient of the kernel over their
+    devices; inside a `jax.shard_map` over the tokens' axis that is done but once.
 
     Args:
       hidden: The hidden states of tokens, of shape [..., features] and floating point dtype.

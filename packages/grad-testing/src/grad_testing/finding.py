@@ -124,25 +124,20 @@ def _makes_transformations(candidate: Any) -> bool:
     returned = _return_type(candidate)
     if returned is None:
         return is_factory(candidate)
+    if isinstance(returned, str):
+        return returned.startswith("GradientTransformation")
     return inspect.isclass(returned) and issubclass(returned, GradientTransformation)
-
-
-def _return_type(function: Factory) -> Any:
-    try:
-        return typing.get_type_hints(function).get("return")
-    except (NameError, TypeError):  # names that exist only for type checkers
-        annotation = inspect.signature(function).return_annotation
-        named = str(annotation).rpartition(".")[2]
-        is_ours = named.startswith("GradientTransformation")
-        return GradientTransformation if is_ours else annotation
 
 
 def _makes_schedules(candidate: Any) -> bool:
     if not (is_factory(candidate) or inspect.isfunction(candidate)):
         return False
+    return _return_type(candidate) in (Schedule, "Schedule")
+
+
+def _return_type(function: Factory) -> Any:
+    """What a function is annotated to return, or its bare name if only type checkers know it."""
     try:
-        returned = typing.get_type_hints(candidate).get("return")
-    except (NameError, TypeError):  # names that exist only for type checkers
-        returned = inspect.signature(candidate).return_annotation
-        return str(returned).rpartition(".")[2] == "Schedule"
-    return bool(returned == Schedule)
+        return typing.get_type_hints(function).get("return")
+    except (NameError, TypeError):
+        return str(inspect.signature(function).return_annotation).rpartition(".")[2]

@@ -4,7 +4,6 @@ A *check* is a function of a `LossSubject` that raises if the loss breaks a prop
 """
 
 import inspect
-import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -115,11 +114,11 @@ def jit_changes_nothing(subject: LossSubject) -> None:
 
     Unless an annotation says ``float``: such an argument has to be one.
     """
-    hints = typing.get_type_hints(subject.factory)
+    parameters = inspect.signature(subject.factory).parameters
     traced = {
         name: jnp.float32(x)
         for name, x in subject.numbers.items()
-        if hints.get(name) not in (float, float | None)
+        if parameters[name].annotation not in (float, "float", float | None, "float | None")
     }
     got, want = np.asarray(jax.jit(subject.call)({**subject.arrays, **traced})), subject.value
     what = f"{subject.name} under jit, traced by {', '.join([*subject.arrays, *traced])}"

@@ -8,8 +8,9 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from grad_testing.checking import require, require_close
+from grad_testing.loss_cases import Arrays
 from grad_testing.loss_checks import tolerance
-from grad_testing.loss_subject import Arrays, LossSubject, quick_jit
+from grad_testing.loss_subject import LossSubject, quick_jit
 
 __all__ = ["compiles_for_tpu", "sharding_changes_nothing"]
 
@@ -17,8 +18,8 @@ __all__ = ["compiles_for_tpu", "sharding_changes_nothing"]
 def sharding_changes_nothing(subject: LossSubject, mesh: jax.sharding.Mesh) -> None:
     """With the examples sharded over a mesh, value and gradients are the same.
 
-    On an explicit mesh they are not computed, but lowered, which is where types are in the way. The
-    values of examples are sharded like them.
+    On an explicit mesh they are lowered, but not run: what may go wrong there, types say. The
+    values of examples are sharded like the examples.
 
     Args:
       subject: The loss.

@@ -4,6 +4,7 @@ All checks of a loss share a handful of compiled functions: for each dtype one t
 gradients at all cases at once, one of derivatives in double precision, one of other batches.
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -15,11 +16,10 @@ import numpy as np
 
 from grad_core.values import Factory as Function
 from grad_testing.checking import Factory, Subject, require
+from grad_testing.loss_cases import Array, Arrays, Case, make_cases
 
 __all__ = [
     "DTYPES",
-    "Arrays",
-    "Case",
     "Derivatives",
     "LossSubject",
     "Results",
@@ -29,22 +29,8 @@ __all__ = [
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
-Array = np.ndarray[Any, Any]
-Arrays = dict[str, Array]
-
 STEP = 1e-5
 """Of finite differences, in double precision."""
-
-HUGE = 1e4
-"""What stands for infinity where limits are compared."""
-
-
-class Case(NamedTuple):
-    """Values, in double precision, of the arguments that derivatives are taken of."""
-
-    kind: str
-    what: str
-    arrays: Arrays
 
 
 class Results(NamedTuple):
@@ -175,82 +161,11 @@ class LossSubject(Subject):
         """What the example gives of the arguments that derivatives are taken of."""
         return {name: self.arrays[name].astype(np.float64) for name in self.reals}
 
-    def clipped(self, arrays: Mapping[str, Any]) -> Arrays:
-        """The example with some arrays replaced, and brought into their ranges."""
-        whole = {**self.example, **arrays}
-        return {
-            name: np.clip(np.broadcast_to(whole[name], x.shape), *self.range_of(name))
-            for name, x in self.example.items()
-        }
-
-    @functools.lru_cache(maxsize=8)  # noqa: B019 - subjects live as long as the process
+    @functools.cache  # noqa: B019 - subjects live as long as the process
     def cases(self, dtype: str) -> list[Case]:
-        """The example and what lies at the extremes of a dtype: as many for each dtype."""
-        x = self.example
-        limits = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
-        top = float(limits.max)
-        tiny = max(1e-30, 8 * float(limits.smallest_subnormal))
-        largest = {name: np.copysign(top / 8, a) for name, a in x.items()}
-        first = next(iter(x.values()), np.zeros(()))
-        equal = {name: first for name, a in x.items() if a.shape == first.shape}
-        cases = [
-            Case("example", "as it is", x),
-            Case("nearby", "times 7/8", self.clipped(_scaled(x, 0.875))),
-            Case("zeros", "all", self.clipped(_scaled(x, 0.0))),
-            Case("equal", "all of a shape", self.clipped(equal)),
-            Case("tiny", "all", self.clipped(_scaled(x, tiny))),
-            Case("large", "all times 100", self.clipped(_scaled(x, 100.0))),
-            Case("large", "all times 1e4", self.clipped(_scaled(x, 1e4, top))),
-            Case("largest", "all", self.clipped(largest)),
-        ]
-        for name, a in x.items():
-            cases += [
-                Case("zeros", name, self.clipped({name: 0.0})),
-                Case("largest", name, self.clipped({name: largest[name]})),
-                Case("largest", f"-{name}", self.clipped({name: -largest[name]})),
-                *self._ends(name, a),
-                *self._infinities(name, a),
-            ]
-        return cases
-
-    def _ends(self, name: str, a: Array) -> list[Case]:
-        """Cases with an argument at the ends of its range."""
-        ends = [end for end in self.range_of(name) if math.isfinite(end)]
-        cases = [Case("ends", f"{name} = {end}", self.clipped({name: end})) for end in ends]
-        if len(ends) == 2:
-            for turn in (0, 1):
-                mixed = np.resize(ends, a.size + turn)[turn:].reshape(a.shape)
-                cases.append(Case("ends", f"{name} at both, {turn}", self.clipped({name: mixed})))
-        return cases
-
-    def _infinities(self, name: str, a: Array) -> list[Case]:
-        """Cases with infinite values of an argument, if promised; each after a huge one."""
-        if name not in self.promised("infinite", ()):
-            return []
-        others = {n: self.range_of(n) for n in self.example if n != name}
-        beside: list[dict[str, Any]] = [
-            {},
-            {n: low for n, (low, _) in others.items() if math.isfinite(low)},
-            {n: high for n, (_, high) in others.items() if math.isfinite(high)},
-        ]
-        cases = []
-        for infinity in (end for end in self.range_of(name) if math.isinf(end)):
-            for ends in beside[:1] + [ends for ends in beside[1:] if ends]:
-                for kind, value in (
-                    ("huge", math.copysign(HUGE, infinity)),
-                    ("infinite", infinity),
-                ):
-                    first = a.copy()
-                    first[..., 0] = value
-                    what = ", ".join(
-                        f"{n} = {x}" for n, x in {f"{name}[..., 0]": value, **ends}.items()
-                    )
-                    cases.append(Case(kind, what, self.clipped({name: first, **ends})))
-            whole = a.copy()
-            whole[0] = infinity
-            arrays = self.clipped({name: whole})
-            cases.append(Case("all infinite", f"{name}[0] = {infinity}", arrays))
-        return cases
+        """The example, and what lies at the extremes of a dtype; as many for each dtype."""
+        ranges = {name: self.range_of(name) for name in self.reals}
+        return make_cases(self.example, ranges, self.promised("infinite", ()), dtype)
 
     # Results.
 
@@ -269,7 +184,7 @@ class LossSubject(Subject):
         (_, value), gradients = jax.value_and_grad(total, has_aux=True)(dict(reals))
         return value, gradients
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019
+    @functools.cache  # noqa: B019
     def _compiled(self, dtype: str) -> Any:
         jit = jax.jit if dtype == "float32" else quick_jit
         return jit(jax.vmap(self.value_and_gradients, (0, None)))
@@ -286,23 +201,15 @@ class LossSubject(Subject):
             Results(value[i], {n: g[i] for n, g in gradients.items()}) for i in range(len(cases))
         ]
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019
+    @functools.cache  # noqa: B019
     def results(self, dtype: str) -> list[Results]:
         """Results at the cases of a dtype, computed in it."""
         return self.at(self.cases(dtype), dtype)
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019
+    @functools.cache  # noqa: B019
     def exact_results(self, dtype: str) -> list[Results]:
         """Results at the cases of a dtype, rounded to it, but computed in double precision."""
-        rounded = [
-            case._replace(
-                arrays={
-                    n: a.astype(jnp.dtype(dtype)).astype(np.float64) for n, a in case.arrays.items()
-                }
-            )
-            for case in self.cases(dtype)
-        ]
-        return self.at(rounded, "float64")
+        return self.at([case.rounded_to(dtype) for case in self.cases(dtype)], "float64")
 
     # Derivatives.
 
@@ -357,7 +264,7 @@ def loss_subject_of(loss: Factory) -> LossSubject:
 
 
 def quick_jit(function: Callable[..., Any]) -> Any:
-    """`jax.jit` for what runs but once: on a CPU it compiles four times as fast.
+    """`jax.jit` for what runs but once: on a CPU it compiles up to four times as fast.
 
     What users run, in float32, is compiled as it is for them.
     """
@@ -366,12 +273,14 @@ def quick_jit(function: Callable[..., Any]) -> Any:
 
 @functools.cache
 def _quick_options() -> dict[str, Any]:
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    try:
-        jax.jit(lambda: 0, compiler_options=options)()
-    except jax.errors.JaxRuntimeError:  # another version of XLA
-        return {}
-    return options
+    """The options to compile quickly that this version of XLA has."""
+    wanted = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    found = {}
+    for name, value in wanted.items():
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            jax.jit(lambda: 0, compiler_options={name: value})()
+            found[name] = value
+    return found
 
 
 def _is_number(value: Any) -> bool:
@@ -380,7 +289,3 @@ def _is_number(value: Any) -> bool:
 
 def _is_real(value: Any) -> bool:
     return bool(jnp.issubdtype(value.dtype, jnp.floating))
-
-
-def _scaled(arrays: Arrays, factor: float, top: float = math.inf) -> Arrays:
-    return {name: np.asarray(np.clip(factor * a, -top, top)) for name, a in arrays.items()}

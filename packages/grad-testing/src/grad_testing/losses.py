@@ -1,5 +1,7 @@
 """The conformance suite for losses."""
 
+import inspect
+
 import jax
 import pytest
 
@@ -12,7 +14,7 @@ from grad_testing import (
 )
 from grad_testing.checking import Factory
 from grad_testing.finding import loss_functions
-from grad_testing.loss_extreme_checks import EXTREMES
+from grad_testing.loss_cases import EXTREMES
 from grad_testing.loss_subject import DTYPES, loss_subject_of
 from grad_testing.suites import Suite, as_test, verify
 
@@ -43,7 +45,8 @@ class LossSuite(Suite):
 
     Arrays of floating point numbers are tried in every dtype, differentiated by, and replaced by
     zeros, tiny and huge numbers. Integer and boolean arrays, and all other arguments, stay as they
-    are. Of a tuple that a loss returns, the first item is tested.
+    are; but Python floats, unless annotated as ``float``, may be traced arrays. Of a tuple that a
+    loss returns, the first item is tested.
 
     Promises, by the names of arguments:
       per: ``"example"`` (what is assumed), or ``"batch"`` for a loss of the batch or set as a
@@ -93,6 +96,18 @@ class LossSuite(Suite):
             pytest.xfail(f"no loss: {no_loss}")
         if no_loss is not None:
             pytest.fail(f"{subject.name} claims to be no loss, but is; remove the exemption")
+
+    def test_exemptions_are_known(self, factory: Factory) -> None:
+        """Exemptions are of tests of this suite; promises are known to it, and of arguments."""
+        super().test_exemptions_are_known(factory)
+        subject = loss_subject_of(factory)
+        arguments = {*inspect.signature(factory).parameters}
+        for promise in self.promises - {"per"}:
+            unknown = {*subject.promised(promise, ())} - arguments
+            if unknown:
+                pytest.fail(f"{subject.name} promises {promise} of {unknown}, which it has not")
+        if subject.promised("per", "example") not in ("example", "batch"):
+            pytest.fail(f'{subject.name} promises per; that must be "example" or "batch"')
 
     # Batches.
 

@@ -54,9 +54,10 @@ class Suite:
         raise NotImplementedError
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Makes a test for each factory of the package, all those of one in a row.
+        """Makes a test for each factory of the package.
 
-        Only what is made for one is then kept at a time, and done in one process.
+        All tests of one come in a row: where several processes share the tests, few of them do the
+        same work.
         """
         if self.package is not None and "factory" in metafunc.fixturenames:
             found = type(self).find(self.package)

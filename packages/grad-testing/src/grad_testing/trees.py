@@ -147,9 +147,8 @@ def sample_of(kind: str) -> Sample:
         params, gradients = (
             {name: build(*x) for name, build in CONTAINERS.items()} for x in (p, g)
         )
-        return Sample(
-            params, gradients, *map(jax.tree.leaves, (params, gradients)), jax.tree.leaves
-        )
+        leaves, updates = (jax.tree.leaves(tree) for tree in (params, gradients))
+        return Sample(params, gradients, leaves, updates, jax.tree.leaves)
     if kind == "empty":
         return Sample({}, {}, [], [], jax.tree.leaves)
     if kind == "array":
