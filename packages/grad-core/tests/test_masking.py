@@ -210,6 +210,33 @@ def test_extra_arguments_pass_whole_or_masked():
     assert seen[0] is PARAMS
 
 
+def test_a_function_of_the_parameters_becomes_one_of_their_part():
+    mask = {"enc": {"kernel": True, "bias": False}, "head": False}
+    calls = []
+
+    def value_fn(params, *, weight=1.0):
+        calls.append(params)
+        return weight * sum(jnp.sum(p) for p in jax.tree.leaves(params))
+
+    def update(updates, state, params=None, *, value_fn, **extra_args):
+        return jax.tree.map(
+            lambda u: value_fn(jax.tree.map(jnp.zeros_like, params), weight=2.0) * u, updates
+        ), state
+
+    tx = masked(
+        GradientTransformationExtraArgs(lambda params: (), update),
+        mask,
+        mask_compatible_extra_args=True,
+    )
+    updates, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS, value_fn=value_fn)
+    assert jax.tree.structure(calls[0]) == jax.tree.structure(PARAMS)
+    assert (calls[0]["enc"]["kernel"] == 0).all()
+    assert calls[0]["head"] is not None
+    others = value_fn(PARAMS) - jnp.sum(PARAMS["enc"]["kernel"])
+    expected = 2 * others * PARAMS["enc"]["kernel"]
+    assert jnp.allclose(updates["enc"]["kernel"], expected)
+
+
 @pytest.mark.parametrize("mask", [".*", True, ALL, lambda t: jax.tree.map(lambda x: True, t)])
 def test_updates_that_are_none_pass(mask):
     updates = {"enc": {"kernel": None, "bias": jnp.ones(2)}, "head": [jnp.ones(3), None]}

@@ -242,11 +242,13 @@ def test_infinite_logits() -> None:
         weight = np.exp(sum(z[t, k] for t, k in enumerate(alignment)))
         total += weight
         right += weight * (reading(alignment, 0) == [2, 1])
-    # In the second example no frame can be a label.
+    # In the second example no frame can be a label, and in the third no blank either.
     never = np.array([[1.0, -INF, 0.0]] * 4)
-    value, gradient = run(batch_of((z, [2, 1]), (never, [1, 1]), (-z, [2, 1])))
+    nothing = np.array([[-INF, -INF, 0.0]] * 3)
+    given = batch_of((z, [2, 1]), (never, [1, 1]), (nothing, [1]), (-z, [2, 1]))
+    value, gradient = run(given)
     np.testing.assert_allclose(value[0], -np.log(right / total), rtol=1e-6)
-    np.testing.assert_allclose(value[1], 1e5, rtol=1e-3)
+    np.testing.assert_allclose(value[1:3], [1e5, 3e5], rtol=1e-3)
     assert np.isfinite(value).all()
     assert np.isfinite(gradient).all()
     np.testing.assert_array_equal(gradient[0, :4][np.isinf(z)], 0)

@@ -90,6 +90,23 @@ def poisson_nll_loss(input: Any, target: Any, **arguments: Any) -> jax.Array:
     return ours.poisson_nll_loss(input, target, **arguments)
 
 
+# Cross entropies.
+
+
+def cross_entropy(input: Any, target: Any, weight: Any = None, **arguments: Any) -> jax.Array:
+    return ours.softmax_cross_entropy_with_integer_labels(
+        input, target, class_weights=weight, **arguments
+    )
+
+
+def linear_cross_entropy(
+    hidden: Any, kernel: Any, target: Any, weight: Any, **arguments: Any
+) -> jax.Array:
+    return ours.linear_softmax_cross_entropy(
+        hidden, kernel, target, class_weights=weight, chunk_size=2, **arguments
+    )
+
+
 # Margins.
 
 

@@ -44,7 +44,8 @@ def run_grouped(
     given = dict.fromkeys(tree.there)
     beside: Sequence[Any] = tree.leaves
     if params is not None:
-        beside = flatten_like(updates, tree.treedef, params, ("updates", "params"))
+        with naming_all(stages[0].owners):
+            beside = flatten_like(updates, tree.treedef, params, ("updates", "params"))
     known = [
         p if structure.is_array(p) else g for g, p in zip(tree.leaves, beside, strict=True)
     ]  # the parameters, like which the groups were made, where they are given

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.xla_metadata import set_xla_metadata
 from jax.sharding import AxisType
 
 from grad_core import structure
@@ -146,6 +145,8 @@ def _compiles_pieces(tree: Any) -> bool:
 
 def _shared(fn: Any, *args: Any) -> Any:
     """A call that stays a call, so that what it does is compiled once for all calls like it."""
+    from jax.experimental.xla_metadata import set_xla_metadata  # importing jax does not bring it
+
     with set_xla_metadata(inlineable="false"):  # type: ignore[no-untyped-call]
         return fn(*args)
 

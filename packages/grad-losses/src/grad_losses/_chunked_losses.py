@@ -100,8 +100,10 @@ def _sum_jvp(
     tangents: tuple[Head, jax.Array, Any, Any],
 ) -> tuple[jax.Array, jax.Array]:
     value, gradients = _value_and_gradients(loss, chunks, *primals)
-    products = jax.tree.map(lambda g, t: jnp.sum(g * t.astype(g.dtype)), gradients, tangents[0])
-    return value, jax.tree.reduce(jnp.add, products)
+    value_dot = jnp.zeros_like(value)
+    for g, x_dot in zip(*map(jax.tree.leaves, (gradients, tangents[0])), strict=True):
+        value_dot += jnp.sum(g * x_dot.astype(g.dtype))
+    return value, value_dot
 
 
 def _tangents(
@@ -111,7 +113,11 @@ def _tangents(
     def of_chunk(hidden: jax.Array, hidden_dot: jax.Array, tokens: Any) -> jax.Array:
         primal = head._replace(hidden=hidden)
         tangent = head_dot._replace(hidden=hidden_dot)
-        return jax.jvp(lambda h: loss(logits_of(h), tokens, shared), (primal,), (tangent,))[1]
+        losses_dot: jax.Array
+        _, losses_dot = jax.jvp(
+            lambda head: loss(logits_of(head), tokens, shared), (primal,), (tangent,)
+        )
+        return losses_dot
 
     return _map(of_chunk, chunks, head.hidden, head_dot.hidden, tokens)
 

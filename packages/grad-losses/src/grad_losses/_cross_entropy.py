@@ -55,39 +55,30 @@ def integer_cross_entropy(
     mask: jax.Array | None = None,
 ) -> jax.Array:
     """The losses [...] of logits [..., classes], in the dtype to compute in, and labels [...]."""
-    ignored = is_ignored(labels, options)
-    labels = jnp.where(ignored, 0, labels)
+    free = jnp.bool_(False) if mask is None else ~jnp.any(mask, axis=-1)
+    if options.ignore_index is not None:
+        free |= labels == options.ignore_index
+        labels = jnp.where(labels == options.ignore_index, 0, labels)
     included = logits if mask is None else jnp.where(mask, logits, -jnp.inf)
     largest = peak(included, -1)
-    log_z = log_normalizer(less_peak(included, largest), -1)[..., 0]
+    scores = less_peak(included, largest)
+    log_z, largest = log_normalizer(scores, -1)[..., 0], largest[..., 0]
 
-    loss = log_z - less_peak(pick(logits, labels), largest[..., 0])
+    loss = log_z - less_peak(pick(logits, labels), largest)
     if options.class_weights is not None:
-        loss = product(weights_of(labels, options), loss)
+        loss = product(weights_of(labels, options.class_weights), loss)
     if options.label_smoothing is not None:
         smoothing = jnp.asarray(options.label_smoothing, logits.dtype)
-        scores = less_peak(included, largest)
         spread = _mean_over_classes(log_z, scores, mask, options.class_weights)
         loss = product(1 - smoothing, loss) + product(smoothing, spread)
     if options.z_loss is not None:
-        loss = loss + options.z_loss * jnp.square(log_z + largest[..., 0])
-    is_free = ignored if mask is None else ignored | ~jnp.any(mask, axis=-1)
-    return jnp.where(is_free, 0, loss)
+        loss = loss + options.z_loss * jnp.square(log_z + largest)
+    return jnp.where(free, 0, loss)
 
 
-def is_ignored(labels: jax.Array, options: CrossEntropyOptions) -> jax.Array:
-    """Which labels mean: no loss here."""
-    if options.ignore_index is None:
-        return labels != labels  # none, but sharded as labels are
-    return labels == options.ignore_index
-
-
-def weights_of(labels: jax.Array, options: CrossEntropyOptions) -> jax.Array:
-    """The weight of each label; 0 for those ignored, NaN for those that are no class."""
-    weights = jnp.ones((), jnp.float32)
-    if options.class_weights is not None:
-        weights = options.class_weights.at[labels].get(mode="fill", fill_value=jnp.nan)
-    return jnp.where(is_ignored(labels, options), 0, weights)
+def weights_of(labels: jax.Array, class_weights: jax.Array) -> jax.Array:
+    """The weight of each label; NaN for those that are no class."""
+    return class_weights.at[labels].get(mode="fill", fill_value=jnp.nan)
 
 
 def _mean_over_classes(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from grad_losses._chunked_losses import (
     alike_varying,
     chunked_losses,
     chunked_sum,
+    logits_of,
     sharding_of,
 )
 
@@ -40,18 +41,18 @@ def head_of(
             f"{kernel.shape} must be [..., features] and [features, classes]. Of an embedding "
             "[classes, features] pass the transpose."
         )
-    if bias is not None:
-        bias = floating(loss, bias_name, bias)
-        if bias.shape != kernel.shape[1:]:
+    offset = None if bias is None else floating(loss, bias_name, bias)
+    if offset is not None:
+        if offset.shape != kernel.shape[1:]:
             raise ShapeError(
-                f"{loss}: {bias_name} of shape {bias.shape} must have one value per class, shape "
+                f"{loss}: {bias_name} of shape {offset.shape} must have one value per class, shape "
                 f"{kernel.shape[1:]}."
             )
         if sharding := sharding_of((kernel, 1)):
-            bias = jax.sharding.reshard(bias, sharding)  # type: ignore[no-untyped-call]
+            offset = jax.sharding.reshard(offset, sharding)  # type: ignore[no-untyped-call]
     dtype = jnp.result_type(hidden, kernel)
     rows = hidden.reshape(-1, hidden.shape[-1]).astype(dtype)
-    return Head(rows, kernel.astype(dtype), bias), hidden.shape[:-1]
+    return Head(rows, kernel.astype(dtype), offset), hidden.shape[:-1]
 
 
 def rows_of(loss: str, name: str, array: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -79,6 +80,11 @@ def chunks_of(loss: str, head: Head, chunk_size: int | None, heads: int = 1) -> 
     return Chunks(number, math.ceil(rows / number))
 
 
+def without(skipped: jax.Array, head: Head) -> Head:
+    """The head with hidden states 0 for the tokens that are skipped: theirs may be NaN."""
+    return head._replace(hidden=jnp.where(skipped[:, None], 0, head.hidden))
+
+
 def reduced(
     name: str,
     reduction: Reduction,
@@ -87,22 +93,27 @@ def reduced(
     head: Head,
     tokens: Any,
     shared: Any,
-    kept: jax.Array,
-    weights: jax.Array,
+    kept: jax.Array | None,
+    weights: jax.Array | None = None,
 ) -> jax.Array:
     """The losses [N]; or the sum of those kept; or that over the sum of weights, 0 if it is 0.
 
-    Only `head` is differentiated.
+    Without `kept` all are; without `weights` those kept have weight 1. Only `head` is
+    differentiated.
     """
+    if reduction not in get_args(Reduction):
+        raise ValueError(
+            f"{name}: reduction must be one of {get_args(Reduction)}; got {reduction!r}."
+        )
+    if kept is None:
+        rows = head.hidden.shape[:1]
+        kept = lax.full(rows, True, sharding=sharding_of((head.hidden, 0)))  # like the tokens
     head, tokens, shared, kept, weights = alike_varying((head, tokens, shared, kept, weights))
     tokens, shared, weights = lax.stop_gradient((tokens, shared, weights))
     if reduction == "none":
         return _losses(loss, chunks, head, tokens, shared)
+    scale = jnp.ones((), jax.eval_shape(logits_of, head).dtype)
     if reduction == "mean":
-        norm = jnp.sum(weights)
-        scale = 1 / jnp.where(norm == 0, 1, norm)
-    elif reduction == "sum":
-        scale = jnp.ones((), weights.dtype)
-    else:
-        raise ValueError(f'{name}: reduction must be "none", "mean" or "sum"; got {reduction!r}.')
+        norm = jnp.sum(kept if weights is None else jnp.where(kept, weights, 0))
+        scale = scale / jnp.where(norm == 0, 1, norm)
     return _sum(loss, chunks, head, kept * scale, tokens, shared)

@@ -159,8 +159,8 @@ def _assign(cost: jax.Array) -> jax.Array:
         u, v, assigned = carry
         found = _search(cost, u, v, assigned.row_of, row)
         nearer = jnp.where(found.is_done, found.reached - found.distance, 0)
-        # Of the free columns only the end is done, which is no nearer than itself.
-        u = u.at[assigned.row_of].add(nearer, mode="drop").at[row].add(found.reached)
+        # Free columns add 0, to whichever row: only the end is done, no nearer than itself.
+        u = u.at[assigned.row_of].add(nearer).at[row].add(found.reached)
         return (u, v - nearer, _augment(assigned, found)), None
 
     free = _Assignment(jnp.full(rows, -1, jnp.int32), jnp.full(columns, -1, jnp.int32))

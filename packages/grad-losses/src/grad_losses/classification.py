@@ -16,16 +16,14 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from grad_core import example, promises
-from grad_losses._checks import broadcast_shape, floating, integer, result_dtype, widened
-from grad_losses._cross_entropy import cross_entropy_options, integer_cross_entropy, is_ignored
+from grad_losses._checks import axes_of, broadcast_shape, floating, integer, result_dtype, widened
+from grad_losses._cross_entropy import cross_entropy_options, integer_cross_entropy
+from grad_losses._dense import labels_and_costs
 from grad_losses._logits import (
     Axis,
     class_indices,
     class_mask,
     classes_last,
-    less_peak,
-    log_normalizer,
-    peak,
     product,
 )
 
@@ -73,15 +71,8 @@ def softmax_cross_entropy(
       Goodfellow, Bengio and Courville, Deep learning, 2016, section 6.2.2.3.
     """
     name = "softmax_cross_entropy"
-    logits, labels = floating(name, "logits", logits), jnp.asarray(labels)
-    dtype = result_dtype(name, dtype, jnp.result_type(logits, labels))
-    broadcast_shape(name, logits=logits, labels=labels)
-    logits, labels = jnp.broadcast_arrays(*widened(logits, labels))
-    if where is not None:
-        mask = class_mask(name, where, logits)
-        logits, labels = jnp.where(mask, logits, -jnp.inf), jnp.where(mask, labels, 0)
-    scores = less_peak(logits, peak(logits, axis))
-    cost = log_normalizer(scores, axis) - scores
+    labels, cost, promoted = labels_and_costs(name, logits, labels, axis, where)
+    dtype = result_dtype(name, dtype, promoted)
     return jnp.sum(product(labels, cost), axis=axis).astype(dtype)
 
 
@@ -147,14 +138,15 @@ def softmax_cross_entropy_with_integer_labels(
     labels = integer(name, "labels", labels, "For probabilities use softmax_cross_entropy.")
     dtype = result_dtype(name, dtype, logits.dtype)
     (logits,) = widened(logits)
-    mask = None if where is None else classes_last(name, class_mask(name, where, logits), axis)
-    logits = classes_last(name, logits, axis)
+    axes = axes_of(name, axis, "logits", logits)
+    mask = None if where is None else classes_last(name, class_mask(name, where, logits), axes)
+    logits = classes_last(name, logits, axes)
     labels = class_indices(name, labels, logits)
     options = cross_entropy_options(
         name, logits, label_smoothing, class_weights, ignore_index, z_loss
     )
-    if options.ignore_index is not None:
-        logits = jnp.where(is_ignored(labels, options)[..., None], 0, logits)
+    if options.ignore_index is not None:  # such logits may be NaN
+        logits = jnp.where((labels == options.ignore_index)[..., None], 0, logits)
     return integer_cross_entropy(logits, labels, options, mask).astype(dtype)
 
 

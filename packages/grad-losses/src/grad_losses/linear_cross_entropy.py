@@ -21,10 +21,9 @@ from grad_losses._chunked_losses import logits_of
 from grad_losses._cross_entropy import (
     cross_entropy_options,
     integer_cross_entropy,
-    is_ignored,
     weights_of,
 )
-from grad_losses._linear_heads import Reduction, chunks_of, head_of, reduced, rows_of
+from grad_losses._linear_heads import Reduction, chunks_of, head_of, reduced, rows_of, without
 
 
 @example(
@@ -113,13 +112,13 @@ def linear_softmax_cross_entropy(
         positive(name, soft_cap=soft_cap)
     chunks = chunks_of(name, head, chunk_size)
 
-    ignored = is_ignored(labels, options)
-    if options.ignore_index is not None:  # their hidden states may be NaN
-        head = head._replace(hidden=jnp.where(ignored[:, None], 0, head.hidden))
-    weights = weights_of(labels, options).astype(logits.dtype)
-    loss = reduced(
-        name, reduction, _loss, chunks, head, labels, (options, soft_cap), ~ignored, weights
-    )
+    kept = weights = None
+    if options.ignore_index is not None:
+        kept = labels != options.ignore_index
+        head = without(~kept, head)
+    if options.class_weights is not None:
+        weights = weights_of(labels, options.class_weights)
+    loss = reduced(name, reduction, _loss, chunks, head, labels, (options, soft_cap), kept, weights)
     return loss.reshape(shape) if reduction == "none" else loss
 
 

@@ -138,7 +138,7 @@ def focal_tversky_loss(
 
 
 @example(_PREDICTIONS, _TARGETS)
-@promises(infinite=("predictions",), ranges=_RANGES)
+@promises(infinite=("predictions",), ranges={"targets": (0, 1), "smooth": (0, math.inf)})
 def jaccard_loss(
     predictions: ArrayLike,
     targets: ArrayLike,

@@ -43,7 +43,7 @@ from grad_losses._checks import ShapeError, floating, positive, real, widened
 Cost = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def squared_euclidean(x: jax.Array, y: jax.Array) -> jax.Array:
+def _squared_distance(x: jax.Array, y: jax.Array) -> jax.Array:
     """The squared distance of two points."""
     return jnp.sum(jnp.square(x - y))
 
@@ -61,7 +61,7 @@ def sinkhorn_divergence(
     y_weights: ArrayLike | None = None,
     *,
     epsilon: ArrayLike = 0.05,
-    cost: Cost = squared_euclidean,
+    cost: Cost = _squared_distance,
     max_iterations: int = 1000,
 ) -> jax.Array:
     """OT(x, y) - OT(x, x) / 2 - OT(y, y) / 2, of the regularized cost of transport OT.
@@ -70,15 +70,16 @@ def sinkhorn_divergence(
       x: Points, of shape [..., n, dimensions] and floating point dtype: one cloud for each place in
         the leading axes.
       y: Points, of shape [..., m, dimensions] and any real dtype, with leading axes that broadcast.
-      x_weights: How much is at each point of x, >= 0, of shape [..., n] and any real dtype; it is
-        divided by the sum. Equal weights with None.
+      x_weights: How much is at each point of x, >= 0 and not 0 everywhere, of shape [..., n] and
+        any real dtype; it is divided by the sum. Equal weights with None.
       y_weights: The same for y, of shape [..., m].
-      epsilon: The regularization, > 0, in units of the cost. The divergence is between the exact
-        cost of transport, for 0, and half a squared maximum mean discrepancy.
-      cost: A differentiable function of two points, of shape [dimensions], to their cost, a scalar;
-        symmetric.
-      max_iterations: After how many iterations to stop, if potentials still change; a small epsilon
-        takes many. Any number gives finite results.
+      epsilon: The regularization, > 0, in units of the cost. Towards 0, the divergence is the exact
+        cost of transport; towards infinity, half the squared maximum mean discrepancy of the kernel
+        -cost.
+      cost: What it costs to move from one point to another, a symmetric, differentiable function of
+        two arrays of shape [dimensions] that returns a scalar. The squared distance by default.
+      max_iterations: How many steps of Sinkhorn's algorithm to make at most, for each of the three
+        terms; a small epsilon takes many. Any number gives finite results.
 
     Returns:
       The divergences, of the broadcast leading shape, in the dtype that points and weights promote
@@ -105,8 +106,8 @@ def sinkhorn_divergence(
     for cloud, points in (("x", x), ("y", y)):
         if points.ndim < 2 or not points.shape[-2]:
             raise ShapeError(
-                f"{name}: {cloud} must have shape [..., points, dimensions], one at least; "
-                f"got {points.shape}."
+                f"{name}: {cloud} must hold points, of shape [..., points, dimensions]; got "
+                f"{points.shape}."
             )
     a, b = _weights("x", x_weights, x), _weights("y", y_weights, y)
     batch = _batch(x, y, a, b)
