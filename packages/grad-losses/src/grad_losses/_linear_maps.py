@@ -6,6 +6,7 @@ parameters are JAX's, in either mode, so derivatives of every order exist. (JAX'
 ``linear_call`` has no derivative with respect to parameters and no batching rule.)
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -102,9 +103,9 @@ def _batch(
     del jaxpr
     pairs = list(zip(args, dims, strict=True))
     (size,) = {arg.shape[dim] for arg, dim in pairs if dim is not None}
-    axes = list(dims[:count]), 0
-    batched = (jax.vmap(f, in_axes=axes, axis_size=size) for f in (apply, transpose))
-    y = _bind(*batched, args[:count], [_to_front(arg, dim, size) for arg, dim in pairs[count:]])
+    mapped = functools.partial(jax.vmap, in_axes=(list(dims[:count]), 0), axis_size=size)
+    x = [_to_front(arg, dim, size) for arg, dim in pairs[count:]]
+    y = _bind(mapped(apply), mapped(transpose), args[:count], x)
     return y, [0] * len(y)
 
 
