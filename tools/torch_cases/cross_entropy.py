@@ -1,5 +1,6 @@
 """Cross entropies with integer labels, of logits and of linear heads."""
 
+import importlib
 from typing import Any
 
 from torch_cases import Case, integers, numbers
@@ -9,9 +10,10 @@ def linear_cross_entropy(
     hidden: Any, kernel: Any, target: Any, weight: Any, *, reduction: str, **arguments: Any
 ) -> Any:
     """Of ``hidden @ kernel``."""
-    from torch.nn.functional import cross_entropy
-
-    return cross_entropy(hidden @ kernel, target, weight, reduction=reduction, **arguments)
+    functional: Any = importlib.import_module("torch.nn.functional")
+    return functional.cross_entropy(
+        hidden @ kernel, target, weight, reduction=reduction, **arguments
+    )
 
 
 LABELS = integers(6, seed=1, high=5)
