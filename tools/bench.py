@@ -47,6 +47,7 @@ BENCHES = {
     "optimizers": Bench(("optimizers",), ("released-optimizers",), rounds=3),
     "tpu-optimizers": Bench(("tpu-optimizers",), (), rounds=1),
     "grouping": Bench(("grouped", "large-leaves"), ("ungrouped",), rounds=3),
+    "second-order": Bench(("hessian-diag",), ("released-hessian-diag",), rounds=3),
 }
 
 

@@ -316,13 +316,23 @@ WORKS: dict[str, Callable[[], Samples]] = {
     "grouped": lambda: _grouping().thousand_leaves(True),
     "ungrouped": lambda: _grouping().thousand_leaves(False),
     "large-leaves": lambda: _grouping().large_leaves(),
+    "hessian-diag": lambda: _second_order().hessian_diagonals(True),
+    "released-hessian-diag": lambda: _second_order().hessian_diagonals(False),
 }
 
 
 def _grouping() -> Any:
-    """The module beside this one, which imports from it."""
+    return _beside("bench_grouping")
+
+
+def _second_order() -> Any:
+    return _beside("bench_second_order")
+
+
+def _beside(name: str) -> Any:
+    """A module beside this one, which imports from it."""
     sys.modules.setdefault("bench_work", sys.modules[__name__])
-    return importlib.import_module("bench_grouping")
+    return importlib.import_module(name)
 
 
 if __name__ == "__main__":
