@@ -169,13 +169,14 @@ def test_ignored_labels_need_be_no_class_and_can_be_all() -> None:
     z = HIDDEN @ KERNEL
     np.testing.assert_array_equal(integer_ce(z, labels, ignore_index=-100), 0)
     np.testing.assert_array_equal(integer_ce(z, labels - 100, ignore_index=-100), np.nan)
-    for reduction in ("none", "sum", "mean"):
-        call = functools.partial(linear_ce, labels=labels, ignore_index=-100, reduction=reduction)
-        value, gradients = jax.value_and_grad(lambda h, w, f=call: jnp.sum(f(h, w)), (0, 1))(
-            HIDDEN, KERNEL
-        )
-        assert value == 0
-        assert all(not np.any(g) for g in gradients)
+
+    def all_reductions(hidden: jax.Array, kernel: jax.Array) -> jax.Array:
+        call = functools.partial(linear_ce, hidden, kernel, labels, ignore_index=-100)
+        return sum(jnp.sum(call(reduction=reduction)) for reduction in ("none", "sum", "mean"))
+
+    value, gradients = jax.jit(jax.value_and_grad(all_reductions, (0, 1)))(HIDDEN, KERNEL)
+    assert value == 0
+    assert all(not np.any(g) for g in gradients)
 
 
 def test_labels_that_are_no_class() -> None:
@@ -189,22 +190,31 @@ def test_labels_that_are_no_class() -> None:
 def test_results_in_a_wider_dtype() -> None:
     z = jnp.asarray(3 * RNG.normal(size=(4, 9000)), jnp.bfloat16)
     labels = np.array([0, 5, 8999, 77])
-    wanted, _ = exact(np.asarray(z), labels)
-    for found in (
-        integer_ce(z, labels, dtype=jnp.float32),
-        dense_ce(z, jax.nn.one_hot(labels, 9000, dtype=jnp.bfloat16), dtype=jnp.float32),
-    ):
-        assert found.dtype == jnp.float32
-        np.testing.assert_allclose(found, wanted, atol=1e-4)
-    assert integer_ce(z, labels).dtype == jnp.bfloat16
-    assert dense_ce(z.astype(jnp.float32), jnp.ones(9000), dtype=jnp.float16).dtype == jnp.float16
-    found = sigmoid_ce(z, jnp.bfloat16(0.25), dtype=jnp.float32)
+    dense = jax.nn.one_hot(labels, 9000, dtype=jnp.bfloat16)
+
+    @jax.jit
+    def in_dtypes() -> dict[str, list[jax.Array]]:
+        return {
+            "same": [integer_ce(z, labels), dense_ce(z, dense), sigmoid_ce(z, dense)],
+            "wide": [
+                integer_ce(z, labels, dtype=jnp.float32),
+                dense_ce(z, dense, dtype=jnp.float32),
+                sigmoid_ce(z, dense, dtype=jnp.float32),
+            ],
+        }
+
+    found = in_dtypes()
+    assert [x.dtype for x in found["same"]] == [jnp.bfloat16] * 3
+    assert [x.dtype for x in found["wide"]] == [jnp.float32] * 3
     x = np.asarray(z, np.float64)
-    assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, np.logaddexp(0, x) - 0.25 * x, rtol=1e-6, atol=1e-6)
+    wanted, _ = exact(x, labels)
+    np.testing.assert_allclose(found["wide"][0], wanted, atol=1e-4)
+    np.testing.assert_allclose(found["wide"][1], wanted, atol=1e-4)
+    wanted = np.logaddexp(0, x) - np.asarray(dense, np.float64) * x
+    np.testing.assert_allclose(found["wide"][2], wanted, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("options", "bound"), [({}, 0.1), ({"label_smoothing": 0.1}, 0.1)])
+@pytest.mark.parametrize(("options", "bound"), [({}, 0.1), _SMOOTH])
 def test_no_temporaries_of_the_size_of_the_logits(options: dict[str, float], bound: float) -> None:
     """The formula without infinities or labels that are no class needs none either."""
     shape = (256, 4096)

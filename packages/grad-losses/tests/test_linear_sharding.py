@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from grad_losses import linear_distillation_kl_divergence, linear_softmax_cross_entropy
+from grad_losses import linear_softmax_cross_entropy
 
 P = PartitionSpec
 RNG = np.random.default_rng(0)
@@ -61,7 +61,11 @@ def unsharded(reduction: str) -> Any:
 
 
 def close(found: Any, wanted: Any) -> None:
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), found, wanted)
+    def near(a: Any, b: Any) -> None:  # sums in another order, of numbers up to the largest
+        atol = 2e-6 * max(1.0, float(np.abs(b).max()))
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=atol)
+
+    jax.tree.map(near, found, wanted)
 
 
 def gathered(text: str) -> list[int]:
@@ -89,17 +93,6 @@ def test_as_without_a_mesh(mesh: jax.sharding.Mesh, spec: str, reduction: str) -
     assert gradients[1].sharding.is_equivalent_to(placed[1].sharding, 2)
     if spec in ("classes", "both"):  # neither the kernel is gathered nor logits of a chunk
         assert max(gathered(lowered.compile().as_text()), default=0) < 8 * CLASSES
-
-
-def test_distillation(mesh: jax.sharding.Mesh) -> None:
-    def f(*heads: Any) -> jax.Array:
-        return linear_distillation_kl_divergence(*heads, chunk_size=8, reduction="mean")
-
-    call = jax.jit(jax.value_and_grad(f, (0, 1)))
-    heads = (HIDDEN, KERNEL, HIDDEN[:, :4], KERNEL[4:])
-    with placing(mesh) as place:
-        found = call(*map(place, heads, (P("data"), P(None, "model")) * 2))
-    close(found, call(*heads))
 
 
 @pytest.mark.parametrize("reduction", ["none", "sum"])

@@ -30,10 +30,6 @@ from grad_losses.image_text import clip_loss, siglip_loss
 from grad_losses.label_noise import generalized_cross_entropy_loss
 from grad_losses.likelihood import gaussian_nll_loss, laplace_nll_loss, poisson_nll_loss
 from grad_losses.linear_cross_entropy import linear_softmax_cross_entropy
-from grad_losses.linear_distillation import (
-    linear_distillation_jensen_shannon,
-    linear_distillation_kl_divergence,
-)
 from grad_losses.listwise_ranking import approx_ndcg_loss, listmle_loss
 from grad_losses.lovasz import lovasz_hinge_loss, lovasz_softmax_loss
 from grad_losses.margin import (
@@ -121,8 +117,6 @@ __all__ = [
     "l2_loss",
     "laplace_nll_loss",
     "ldam_loss",
-    "linear_distillation_jensen_shannon",
-    "linear_distillation_kl_divergence",
     "linear_softmax_cross_entropy",
     "listmle_loss",
     "log_cosh",

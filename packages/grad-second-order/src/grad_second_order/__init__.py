@@ -1,10 +1,5 @@
-"""Curvature products and diagonals, line searches and L-BFGS."""
+"""Curvature: products with Hessians and their kin, diagonals, traces, spectra, solves."""
 
-from grad_second_order.backtracking import (
-    BacktrackingLinesearchInfo,
-    ScaleByBacktrackingLinesearchState,
-    scale_by_backtracking_linesearch,
-)
 from grad_second_order.diagonals import (
     exact_diagonal,
     hutchinson_diagonal,
@@ -17,9 +12,6 @@ from grad_second_order.fisher import (
     fisher_diagonal,
     fisher_operator,
     monte_carlo_fisher_operator,
-)
-from grad_second_order.from_state import (
-    value_and_grad_from_state,
 )
 from grad_second_order.gauss_newton import (
     ggn_diagonal,
@@ -40,11 +32,6 @@ from grad_second_order.lanczos import (
     lanczos_tridiagonal,
     spectral_density,
 )
-from grad_second_order.lbfgs import (
-    ScaleByLBFGSState,
-    lbfgs,
-    scale_by_lbfgs,
-)
 from grad_second_order.likelihoods import (
     Likelihood,
     bernoulli_likelihood,
@@ -60,11 +47,6 @@ from grad_second_order.per_example import (
     gradient_variance,
     per_example_gradient_norms,
 )
-from grad_second_order.running import (
-    RunResult,
-    Status,
-    run,
-)
 from grad_second_order.sophia import (
     gauss_newton_bartlett_diagonal,
     hutchinson_hessian_diagonal,
@@ -74,24 +56,12 @@ from grad_second_order.traces import (
     hutchinson_trace,
     xtrace,
 )
-from grad_second_order.zoom import (
-    ScaleByZoomLinesearchState,
-    ZoomLinesearchInfo,
-    scale_by_zoom_linesearch,
-)
 
 __all__ = [
-    "BacktrackingLinesearchInfo",
     "Lanczos",
     "Likelihood",
     "LinearSolution",
-    "RunResult",
-    "ScaleByBacktrackingLinesearchState",
-    "ScaleByLBFGSState",
-    "ScaleByZoomLinesearchState",
     "SpectralDensity",
-    "Status",
-    "ZoomLinesearchInfo",
     "asymmetry",
     "bernoulli_likelihood",
     "categorical_likelihood",
@@ -118,16 +88,10 @@ __all__ = [
     "hvp",
     "lanczos_eigenvalues",
     "lanczos_tridiagonal",
-    "lbfgs",
     "monte_carlo_fisher_operator",
     "monte_carlo_ggn_diagonal",
     "per_example_gradient_norms",
-    "run",
-    "scale_by_backtracking_linesearch",
-    "scale_by_lbfgs",
-    "scale_by_zoom_linesearch",
     "spectral_density",
-    "value_and_grad_from_state",
     "xdiag",
     "xtrace",
 ]
