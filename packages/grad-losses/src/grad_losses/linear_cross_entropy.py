@@ -25,7 +25,6 @@ from grad_losses._cross_entropy import (
 )
 from grad_losses._linear_heads import Reduction, chunks_of, head_of, reduced, rows_of, without
 
-
 _WIDE = "it is float32 for any narrower dtype, as its docstring says"
 
 
