@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from grad_losses._checks import ShapeError, broadcast_shape
+from grad_losses._checks import ShapeError, axes_of, broadcast_shape
 
 Axis = int | tuple[int, ...]
 
@@ -101,7 +101,7 @@ def classes_last(loss: str, array: jax.Array, axis: Axis) -> jax.Array:
     axes = axis if isinstance(axis, tuple) else (axis,)
     if not all(isinstance(one, int) for one in axes):
         raise ValueError(f"{loss}: axis must be an int or a tuple of ints; got {axis!r}.")
-    moved = jnp.moveaxis(array, axes, range(-len(axes), 0))
+    moved = jnp.moveaxis(array, axes_of(loss, axis, "logits", array), range(-len(axes), 0))
     return moved if len(axes) == 1 else moved.reshape(*moved.shape[: array.ndim - len(axes)], -1)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from grad_core import example, promises
-from grad_losses._checks import axes_of, broadcast_shape, floating, integer, result_dtype, widened
+from grad_losses._checks import broadcast_shape, floating, integer, result_dtype, widened
 from grad_losses._cross_entropy import cross_entropy_options, integer_cross_entropy
 from grad_losses._dense import labels_and_costs
 from grad_losses._logits import (
@@ -138,9 +138,8 @@ def softmax_cross_entropy_with_integer_labels(
     labels = integer(name, "labels", labels, "For probabilities use softmax_cross_entropy.")
     dtype = result_dtype(name, dtype, logits.dtype)
     (logits,) = widened(logits)
-    axes = axes_of(name, axis, "logits", logits)
-    mask = None if where is None else classes_last(name, class_mask(name, where, logits), axes)
-    logits = classes_last(name, logits, axes)
+    mask = None if where is None else classes_last(name, class_mask(name, where, logits), axis)
+    logits = classes_last(name, logits, axis)
     labels = class_indices(name, labels, logits)
     options = cross_entropy_options(
         name, logits, label_smoothing, class_weights, ignore_index, z_loss
