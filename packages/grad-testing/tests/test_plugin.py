@@ -69,6 +69,33 @@ def test_a_subclass_with_a_package_tests_all_its_factories(pytester: pytest.Pyte
     assert "TestOutside::test_sharding_changes_nothing[soften-explicit]" in ids
 
 
+def test_some_tests_of_chains_of_what_is_public_are_full(pytester: pytest.Pytester) -> None:
+    """Not so where a chain has a link that is tested nowhere else, or is of what users pass."""
+    chains = """
+@grad_core.transformation
+def softer() -> GradientTransformation:
+    return grad_core.chain(soften(0.5), scale(0.5))
+
+
+@grad_core.transformation
+def hidden() -> GradientTransformation:
+    return grad_core.chain(not_public(), scale(0.5))
+
+
+@example(scale(0.5))
+@grad_core.transformation
+def twice(inner: GradientTransformation) -> GradientTransformation:
+    return grad_core.chain(inner, inner)
+"""
+    public = OUTSIDE.replace('"halve",', '"halve", "hidden", "softer", "twice",')
+    write(pytester, public + chains)
+    result = run(pytester, "--collect-only", "-q", "-m", "full")
+    ids = [line.partition("::")[2] for line in result.outlines if "::" in line]
+    assert "TestOutside::test_sharding_changes_nothing[softer-automatic]" in ids
+    assert {test.partition("[")[2].rstrip("]").partition("-")[0] for test in ids} == {"softer"}
+    assert not any("works_in_dtype" in test for test in ids)
+
+
 def test_a_sound_package_passes(pytester: pytest.Pytester) -> None:
     write(pytester, OUTSIDE)
     result = run(

@@ -6,6 +6,7 @@ the suite calls it for every factory.
 """
 
 import functools
+import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +17,9 @@ import numpy as np
 
 import grad_core
 from grad_core import GradientTransformation, GradientTransformationExtraArgs
+from grad_core.combining import Chain
 from grad_core.hyperparameters import Parameter, Range
+from grad_core.nodes import Node, Rule, node_of
 from grad_core.values import factory_of
 from grad_testing.tolerances import Tolerance, tolerance_for
 
@@ -181,10 +184,26 @@ class TransformationSubject(Subject):
         return [leaf for leaf in leaves if isinstance(leaf, GradientTransformation)]
 
     @functools.cached_property
+    def is_chain(self) -> bool:
+        """Whether it makes a chain of what public factories make, and nothing else."""
+        if self.reason_to_skip is not None or self.inner:
+            return False
+        node = node_of(self.tx, self.name)
+        return isinstance(node, Chain) and _is_of_public_rules(node)
+
+    @functools.cached_property
     def reference(self) -> tuple[list[Tree], Tree]:
         """The updates and the last state of three eager steps on `sample`."""
         params, gradients = sample()
         return take_steps(self.runner, params, gradients)
+
+
+def _is_of_public_rules(node: Node) -> bool:
+    """Whether all rules in a node are what their packages list."""
+    if not isinstance(node, Rule):
+        return bool(node.children) and all(map(_is_of_public_rules, node.children))
+    package = importlib.import_module(node.call.factory.body.__module__.partition(".")[0])
+    return node.label in getattr(package, "__all__", ())
 
 
 @functools.lru_cache(maxsize=256)

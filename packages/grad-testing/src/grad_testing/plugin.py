@@ -12,7 +12,8 @@ Fixtures:
   mesh: a 2-D mesh of them, once automatic and once explicit.
   tpu_device: a device of a TPU topology to compile for, where there need not be a TPU.
 
-Marker:
+Markers:
+  full: the test repeats what others show, on more cases; leave these out with ``-m "not full"``.
   tpu: the test compiles ahead of time for a TPU; skipped, with the reason, without libtpu.
 """
 
@@ -56,7 +57,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Registers the marker, and prepares the backend that ``--backend`` asks for."""
+    """Registers the markers, and prepares the backend that ``--backend`` asks for."""
+    config.addinivalue_line(
+        "markers", 'full: repeats what others show, on more cases; -m "not full" leaves it out'
+    )
     config.addinivalue_line(
         "markers", "tpu: compiles ahead of time for a TPU; skipped, with the reason, without libtpu"
     )

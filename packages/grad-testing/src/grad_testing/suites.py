@@ -60,9 +60,21 @@ class Suite:
         same work.
         """
         if self.package is not None and "factory" in metafunc.fixturenames:
-            found = type(self).find(self.package)
-            names = [factory.__name__ for factory in found]
-            metafunc.parametrize("factory", found, ids=names, scope="class")
+            check = metafunc.function.__name__.removeprefix("test_")
+            found = [
+                pytest.param(
+                    factory,
+                    id=factory.__name__,
+                    marks=() if self.is_quick(check, factory) else pytest.mark.full,
+                )
+                for factory in type(self).find(self.package)
+            ]
+            metafunc.parametrize("factory", found, scope="class")
+
+    def is_quick(self, check: str, factory: Factory) -> bool:
+        """Whether the test of a factory is in the quick tier, rather than marked ``full``."""
+        del check, factory
+        return True
 
     @pytest.fixture
     def factory(self) -> Factory:

@@ -1,5 +1,7 @@
 """The conformance suite for gradient transformations."""
 
+from typing import ClassVar
+
 import jax
 import pytest
 
@@ -55,13 +57,33 @@ class TransformationSuite(Suite):
     name, ``"complex64"``. Where a test or one case of it is exempt, and the property holds
     nevertheless, that is a failure: the exemption is to be removed.
 
+    Of a factory that makes a chain of what public factories make, like most optimizers, some tests
+    are marked ``full``: its links are tested for the same, and a chain adds nothing to it.
+
     Attributes:
       package: The module whose factories are tested; or leave it, and override `factory`.
+      full_for_chains: The tests, without ``test_``, that are marked ``full`` for chains.
     """
 
     find = staticmethod(transformation_factories)
     subject_of = staticmethod(subject_of)
     cases = frozenset({*KINDS, *DTYPES})
+    full_for_chains: ClassVar[frozenset[str]] = frozenset(
+        {
+            "donation_changes_nothing",
+            "extra_arguments_are_ignored",
+            "gradients_flow",
+            "numbers_may_be_traced",
+            "scan_is_a_loop",
+            "sharding_changes_nothing",
+            "takes_trees",
+            "vmap_is_a_loop",
+        }
+    )
+
+    def is_quick(self, check: str, factory: Factory) -> bool:
+        """Whether the test of a factory is in the quick tier, rather than marked ``full``."""
+        return check not in self.full_for_chains or not subject_of(factory).is_chain
 
     # What the factory's module says of it.
 
