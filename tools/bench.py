@@ -47,6 +47,11 @@ BENCHES = {
     "optimizers": Bench(("optimizers",), ("released-optimizers",), rounds=3),
     "tpu-optimizers": Bench(("tpu-optimizers",), (), rounds=1),
     "grouping": Bench(("grouped", "large-leaves"), ("ungrouped",), rounds=3),
+    "losses": Bench(
+        ("losses", "linear-heads"), ("released-losses", "released-linear-heads"), rounds=2
+    ),
+    "large-heads": Bench(("large-heads",), ("released-large-heads",), rounds=1),
+    "estimators": Bench(("estimators",), ("first-estimators",), rounds=2),
     "second-order": Bench(("hessian-diag",), ("released-hessian-diag",), rounds=3),
 }
 

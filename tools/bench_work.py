@@ -318,6 +318,14 @@ WORKS: dict[str, Callable[[], Samples]] = {
     "large-leaves": lambda: _grouping().large_leaves(),
     "hessian-diag": lambda: _second_order().hessian_diagonals(True),
     "released-hessian-diag": lambda: _second_order().hessian_diagonals(False),
+    "estimators": lambda: _estimators().estimators(True),
+    "first-estimators": lambda: _estimators().estimators(False),
+    "losses": lambda: _losses().losses(True),
+    "released-losses": lambda: _losses().losses(False),
+    "linear-heads": lambda: _losses().linear_heads(True),
+    "released-linear-heads": lambda: _losses().linear_heads(False),
+    "large-heads": lambda: _losses().large_linear_heads(True),
+    "released-large-heads": lambda: _losses().large_linear_heads(False),
 }
 
 
@@ -327,6 +335,14 @@ def _grouping() -> Any:
 
 def _second_order() -> Any:
     return _beside("bench_second_order")
+
+
+def _losses() -> Any:
+    return _beside("bench_losses")
+
+
+def _estimators() -> Any:
+    return _beside("bench_estimators")
 
 
 def _beside(name: str) -> Any:

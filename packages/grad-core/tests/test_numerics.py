@@ -164,6 +164,11 @@ class TestRootSumSquares:
         norms = jax.vmap(lambda x: numerics.root_sum_squares([x]))(xs)
         assert_close(norms, [5e20, 5, 5e-25, 0])
 
+    def test_constants_of_compiled_code(self):
+        for x in (np.zeros(3), np.array([3.0, 4.0]), np.full(4, 2e15)):
+            norm = jax.jit(lambda x=x: numerics.root_sum_squares([jnp.asarray(x, jnp.float32)]))
+            assert_close(norm(), np.linalg.norm(x), rtol=1e-6)
+
     def test_float64(self):
         with jax.enable_x64(True):
             for size in (1e-250, 1.0, 1e250):

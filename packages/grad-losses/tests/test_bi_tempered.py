@@ -102,6 +102,7 @@ def test_axes_and_classes_that_take_no_part():
     np.testing.assert_array_equal(slope[:, ~mask], 0)
     assert np.isfinite(slope).all()
     assert total(LOGITS, np.zeros(4, bool))[0] == 0
+    assert jax.value_and_grad(lambda z: loss(z, LABELS).sum())(LOGITS[:, :0])[0] == 0
     np.testing.assert_allclose(loss(LOGITS.T, LABELS, axis=0), loss(LOGITS, LABELS), rtol=1e-6)
 
 

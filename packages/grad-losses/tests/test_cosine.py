@@ -115,6 +115,8 @@ def test_epsilon_bounds_squared_lengths_from_below() -> None:
     want = np.array([1 / 3, 1 / 3, 2 / 7.5, 0.02])
     np.testing.assert_allclose(similarity(x, y, epsilon=epsilon), want, rtol=1e-6)
     np.testing.assert_allclose(distance(x, y, epsilon=epsilon), 1 - want, rtol=1e-6)
+    by_epsilon = jax.grad(lambda e, loss: loss(x, y, epsilon=e))
+    np.testing.assert_array_equal([by_epsilon(0.0, loss) for loss in (similarity, distance)], 0)
     # Below the bound the length is a constant, also for zeros.
     np.testing.assert_allclose(slope(jnp.zeros(3), x, epsilon=4.0), x / 6, rtol=1e-6)
 

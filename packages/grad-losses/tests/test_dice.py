@@ -152,6 +152,12 @@ def test_a_right_prediction_costs_nothing() -> None:
         np.testing.assert_array_equal(got, 0)
 
 
+def test_no_classes_cost_nothing() -> None:
+    z, y = LOGITS[..., :0], REGIONS[..., :0]
+    np.testing.assert_array_equal(dice_loss(z, y), [0, 0])
+    assert multiclass_generalized_dice_loss(z, y) == 0
+
+
 def test_a_class_alone_is_no_background() -> None:
     z, y = LOGITS[..., :1], REGIONS[..., :1]
     got = dice_loss(z, y[..., 0], apply_softmax=False, ignore_background=True)

@@ -1,5 +1,6 @@
 """Losses of batches of embeddings, against loops over the equations in double precision."""
 
+import inspect
 import math
 from collections.abc import Callable
 
@@ -24,6 +25,10 @@ LABELS = np.array([2, 0, 2, 7, 2, 0])  # the fourth is alone
 def unit(x: np.ndarray) -> np.ndarray:
     x = np.asarray(x, np.float64)
     return x / np.sqrt((x**2).sum(-1, keepdims=True))
+
+
+def parameters(loss: Callable[..., jax.Array]) -> list[inspect.Parameter]:
+    return list(inspect.signature(loss).parameters.values())
 
 
 def supcon(x: np.ndarray, labels: np.ndarray, temperature: float = 0.1) -> np.ndarray:
@@ -93,17 +98,18 @@ LOSSES: dict[str, tuple[Callable[..., jax.Array], Callable[..., np.ndarray], np.
     "barlow_twins": (barlow_twins_loss, barlow, SECOND),
     "vicreg": (vicreg_loss, vicreg, SECOND),
     # With a negative bias, what is wrongly counted of others hardly shows.
-    "siglip without bias": (
-        lambda x, y, **more: siglip_loss(x, y, bias=0.0, **more),
-        lambda x, y: siglip(x, y, bias=0.0),
-        SECOND,
-    ),
+    "siglip without bias": (siglip_loss, lambda x, y: siglip(x, y, bias=0.0), SECOND),
 }
+DEFAULTS = {
+    name: {p.name: p.default for p in parameters(loss) if isinstance(p.default, float)}
+    for name, (loss, _, _) in LOSSES.items()
+}
+DEFAULTS["siglip without bias"]["bias"] = 0.0
 COMPILED = {
     name: jax.jit(
         jax.value_and_grad(
-            lambda x, y, where, loss=loss: (
-                (value := loss(x, y, where=where)).sum(),
+            lambda x, y, where, numbers, loss=loss: (
+                (value := loss(x, y, where=where, **numbers)).sum(),
                 value,
             ),
             has_aux=True,
@@ -114,11 +120,11 @@ COMPILED = {
 
 
 def value_and_gradient(
-    name: str, x: np.ndarray, y: np.ndarray, where: np.ndarray | None = None
+    name: str, x: np.ndarray, y: np.ndarray, where: np.ndarray | None = None, **numbers: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """All by one compiled function a loss."""
+    """All by one compiled function a loss; numbers not given are the defaults."""
     where = np.ones(len(x), bool) if where is None else where
-    (_, value), gradient = COMPILED[name](x, y, where)
+    (_, value), gradient = COMPILED[name](x, y, where, DEFAULTS[name] | numbers)
     return np.asarray(value), np.asarray(gradient)
 
 
@@ -130,18 +136,23 @@ def test_equations() -> None:
 
 
 def test_numbers() -> None:
-    got = supervised_contrastive_loss(FIRST, LABELS, temperature=0.7)
+    def run(name: str, **numbers: float) -> np.ndarray:
+        y = LABELS if name == "supervised_contrastive" else SECOND
+        return value_and_gradient(name, FIRST, y, **numbers)[0]
+
+    got = run("supervised_contrastive", temperature=0.7)
     np.testing.assert_allclose(got, supcon(FIRST, LABELS, 0.7), rtol=1e-5)
-    got = clip_loss(FIRST, SECOND, temperature=0.7)
-    np.testing.assert_allclose(got, clip(FIRST, SECOND, 0.7), rtol=1e-5)
-    np.testing.assert_allclose(siglip_loss(FIRST, SECOND), siglip(FIRST, SECOND), rtol=1e-5)
-    got = siglip_loss(FIRST, SECOND, temperature=0.7, bias=0.3)
+    np.testing.assert_allclose(run("clip", temperature=0.7), clip(FIRST, SECOND, 0.7), rtol=1e-5)
+    defaults = {p.name: p.default for p in parameters(siglip_loss)}
+    got = run("siglip without bias", bias=defaults["bias"])
+    np.testing.assert_allclose(got, siglip(FIRST, SECOND), rtol=1e-5)
+    got = run("siglip without bias", temperature=0.7, bias=0.3)
     np.testing.assert_allclose(got, siglip(FIRST, SECOND, 0.7, 0.3), rtol=1e-5)
-    got = barlow_twins_loss(FIRST, SECOND, redundancy_weight=0.7)
+    got = run("barlow_twins", redundancy_weight=0.7)
     np.testing.assert_allclose(got, barlow(FIRST, SECOND, 0.7), rtol=1e-5)
+    names = ("invariance_weight", "variance_weight", "covariance_weight")
     for weights in np.eye(3).tolist():
-        names = ("invariance_weight", "variance_weight", "covariance_weight")
-        got = vicreg_loss(FIRST, SECOND, **dict(zip(names, weights, strict=True)))
+        got = run("vicreg", **dict(zip(names, weights, strict=True)))
         np.testing.assert_allclose(got, vicreg(FIRST, SECOND, *weights), rtol=1e-5)
 
 
@@ -196,19 +207,24 @@ def test_orthogonal_embeddings() -> None:
     x = 3 * np.eye(6, dtype=np.float32)
     value, _ = value_and_gradient("supervised_contrastive", x[:, :4] * 0, LABELS)
     np.testing.assert_allclose(value, np.where(LABELS == 7, 0, math.log(5)), rtol=1e-6)
-    np.testing.assert_allclose(clip_loss(x, x, temperature=1.0), math.log1p(5 / math.e), rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(clip_loss)(x, x, temperature=1.0), math.log1p(5 / math.e), rtol=1e-6
+    )
     want = math.log1p(math.exp(-1)) + 5 * math.log(2)
-    np.testing.assert_allclose(siglip_loss(x, x, temperature=1.0, bias=0.0), want, rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(siglip_loss)(x, x, temperature=1.0, bias=0.0), want, rtol=1e-6
+    )
 
 
 def test_two_views_make_it_the_loss_of_simclr() -> None:
     views, labels = np.concatenate([FIRST[:3], SECOND[:3]]), np.array([0, 1, 2, 0, 1, 2])
-    value = supervised_contrastive_loss(views, labels, temperature=0.5)
+    value, _ = value_and_gradient("supervised_contrastive", views, labels, temperature=0.5)
     np.testing.assert_allclose(value.mean(), ntxent(views, labels, 0.5), rtol=1e-5)
 
 
 def test_clip_is_symmetric() -> None:
-    np.testing.assert_allclose(clip_loss(FIRST, SECOND), clip_loss(SECOND, FIRST), rtol=1e-5)
+    value, turned = (value_and_gradient("clip", *x)[0] for x in ((FIRST, SECOND), (SECOND, FIRST)))
+    np.testing.assert_allclose(value, turned, rtol=1e-5)
 
 
 def test_temperature_and_bias_are_learned() -> None:
@@ -242,13 +258,17 @@ def test_correlations_have_no_scale_and_no_origin() -> None:
     np.testing.assert_allclose(gradient.astype(float) * scale, slope, rtol=1e-3, atol=1e-5)
     value, _ = value_and_gradient("barlow_twins", FIRST + 100, SECOND - 50)
     np.testing.assert_allclose(value, want, rtol=1e-4)
-    np.testing.assert_allclose(
-        barlow_twins_loss(FIRST, FIRST, redundancy_weight=0.0), 0, atol=1e-10
-    )
+    value, _ = value_and_gradient("barlow_twins", FIRST, FIRST, redundancy_weight=0.0)
+    np.testing.assert_allclose(value, 0, atol=1e-10)
+
+
+def test_no_features_cost_nothing() -> None:
+    for name in ("vicreg", "barlow_twins"):
+        assert value_and_gradient(name, FIRST[:, :0], SECOND[:, :0])[0] == 0
 
 
 def test_covariances_of_vicreg_have_no_origin() -> None:
-    got = vicreg_loss(FIRST + 100, SECOND - 50, invariance_weight=0.0)
+    got, _ = value_and_gradient("vicreg", FIRST + 100, SECOND - 50, invariance_weight=0.0)
     np.testing.assert_allclose(got, vicreg(FIRST, SECOND, 0.0, 25.0, 1.0), rtol=1e-4)
 
 

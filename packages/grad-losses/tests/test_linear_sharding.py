@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from grad_losses import linear_softmax_cross_entropy
+from grad_losses import (
+    linear_distillation_jensen_shannon,
+    linear_distillation_kl_divergence,
+    linear_softmax_cross_entropy,
+)
 
 P = PartitionSpec
 RNG = np.random.default_rng(0)
@@ -86,13 +90,37 @@ def test_as_without_a_mesh(mesh: jax.sharding.Mesh, spec: str, reduction: str) -
             place(BIAS, of_bias),
             place(LABELS, of_tokens),
         )
-        call = jax.jit(everything, static_argnums=0)
-        lowered = call.lower(reduction, *placed)
-        value, gradients, curvature = call(reduction, *placed)
+        compiled = jax.jit(everything, static_argnums=0).lower(reduction, *placed).compile()
+        value, gradients, curvature = compiled(*placed)
     close((value, gradients, curvature), unsharded(reduction))
     assert gradients[1].sharding.is_equivalent_to(placed[1].sharding, 2)
     if spec in ("classes", "both"):  # neither the kernel is gathered nor logits of a chunk
-        assert max(gathered(lowered.compile().as_text()), default=0) < 8 * CLASSES
+        assert max(gathered(compiled.as_text()), default=0) < 8 * CLASSES
+
+
+def distilled(hidden: Any, kernel: Any, bias: Any, *teacher: Any) -> Any:
+    def f(*head: Any) -> jax.Array:
+        heads = head[0], head[1], *teacher
+        losses = linear_distillation_jensen_shannon(*heads, bias=head[2], chunk_size=8)
+        mean = linear_distillation_kl_divergence(
+            *heads, bias=head[2], reverse=True, reduction="mean", chunk_size=8
+        )
+        return jnp.sum(losses * WEIGHTS) + mean
+
+    return jax.value_and_grad(f, (0, 1, 2))(hidden, kernel, bias)
+
+
+def test_distillation_as_without_a_mesh(mesh: jax.sharding.Mesh) -> None:
+    teacher = np.float32(RNG.normal(size=(TOKENS, 6))), np.float32(RNG.normal(size=(6, CLASSES)))
+    arguments = HIDDEN, KERNEL, BIAS, *teacher
+    specs = P("data"), P(None, "model"), P("model"), P("data"), P(None, "model")
+    with placing(mesh) as place:
+        placed = tuple(map(place, arguments, specs))
+        compiled = jax.jit(distilled).lower(*placed).compile()
+        found = compiled(*placed)
+    close(found, jax.jit(distilled)(*arguments))
+    assert found[1][1].sharding.is_equivalent_to(placed[1].sharding, 2)
+    assert max(gathered(compiled.as_text()), default=0) < 8 * CLASSES
 
 
 @pytest.mark.parametrize("reduction", ["none", "sum"])
@@ -109,11 +137,11 @@ def test_inside_a_shard_map_over_tokens(mesh: jax.sharding.Mesh, reduction: str)
     mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P())
     arguments = (HIDDEN, KERNEL, BIAS, LABELS)
     with placing(mesh) as place:
-        call = jax.jit(jax.grad(mapped, (0, 1, 2)))
         placed = tuple(map(place, arguments, specs))
-        found = call(*placed)
-        text = call.lower(*placed).compile().as_text()
+        compiled = jax.jit(jax.grad(mapped, (0, 1, 2))).lower(*placed).compile()
+        found = compiled(*placed)
     close(found, unsharded("mean")[1])
-    reduced = [line for line in text.splitlines() if re.search(r" all-reduce(-start)?\(", line)]
+    lines = compiled.as_text().splitlines()
+    reduced = [line for line in lines if re.search(r" all-reduce(-start)?\(", line)]
     assert reduced
     assert not any("while/body" in line for line in reduced)

@@ -60,6 +60,14 @@ def test_cosines():
     np.testing.assert_allclose(huge, want, rtol=1e-5, atol=1e-6)
 
 
+def test_close_directions_lose_no_digits():
+    """1 less a rounded cosine would be off by up to 1e-7, or negative."""
+    t = np.array([0, 1e-5, 1e-4, 1e-3], np.float32)
+    got = cosine(np.array([[7.0, 0.0]] * 4, np.float32), np.stack([np.ones(4), t], -1), np.ones(4))
+    np.testing.assert_allclose(got, 2 * np.sin(np.arctan(np.float64(t)) / 2) ** 2, rtol=1e-5)
+    np.testing.assert_array_equal(cosine(FIRST, 2 * FIRST, np.ones(4)), 0)
+
+
 def test_vectors_of_zeros_have_no_direction():
     zeros = jnp.zeros((2, 3))
     sides = jnp.array([1, -1])

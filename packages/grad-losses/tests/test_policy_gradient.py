@@ -73,28 +73,45 @@ def test_the_divergence_is_unbiased_and_never_negative() -> None:
     estimate = grpo_loss(now, now, 0.0, reference, beta=1.0)
     want = (pi * np.log(pi / rho)).sum()
     np.testing.assert_allclose((pi * np.float64(estimate)).sum(), want, rtol=1e-5)
-    far = np.float32(np.geomspace(1e-8, 80, 999))
+    far = np.float32(np.geomspace(1e-8, 88, 999))
     for sign in (1, -1):
         k3 = np.asarray(jax.jit(grpo_loss)(-far, -far, 0.0, (sign - 1) * far, beta=1.0))
         assert (k3 >= 0).all(), k3[k3 < 0]
 
 
-def test_extreme_ratios_are_finite() -> None:
-    log_ratio = np.float32([-INF, -3e38, -1e4, -200, 200, 1e4, 3e38])
-    e80, rows = math.exp(80), (3, 7)
+def test_extreme_ratios() -> None:
+    """Finite, unless the loss is no number of float32: then infinite."""
+    log_ratio = np.float32([-INF, -3e38, -1e4, -200, 85, 200, 1e4, 3e38])
+    e85, rows = math.exp(85), (3, 8)
     now, advantages = np.broadcast_to(log_ratio, rows), np.float32([[2.0], [-2.0], [0.0]])
     zeros, whole = np.zeros(rows, np.float32), np.ones(rows, bool)
     (_, value), slope = TOTAL(now, zeros, advantages, now, whole)
-    want = [[0.0] * 4 + [-2.4] * 3, [1.6] * 4 + [2 * e80] * 3, [0.0] * 7]
+    want = [[0.0] * 4 + [-2.4] * 4, [1.6] * 4 + [2 * e85] + [INF] * 3, [0.0] * 8]
     np.testing.assert_allclose(value[:, 1:], np.array(want)[:, 1:], rtol=1e-5, atol=1e-30)
     np.testing.assert_array_equal(PPO(now, zeros, advantages)[:, 0], [0.0, np.float32(1.6), 0.0])
     # At the reference itself, the divergence is flat.
-    np.testing.assert_array_equal(slope[:, 1:], 0)
+    want = np.zeros(rows)
+    want[1, 4:] = [2 * e85] + [INF] * 3
+    np.testing.assert_allclose(slope[:, 1:], want[:, 1:], rtol=1e-5)
 
-    now, reference = np.float32([0.0, -500.0, -1e4, -3e38]), np.full(4, -500, np.float32)
-    (_, value), slope = TOTAL(now, now, 0 * now, reference, whole[0, :4])
-    np.testing.assert_allclose(value / 0.04, [499, 0, e80 - 81, e80 - 81], rtol=1e-5)
-    np.testing.assert_allclose(slope / 0.04, [1, 0, 0, 0], rtol=1e-6)
+    now, reference = np.float32([0.0, -500, -585, -1e4, -3e38, -INF]), np.full(6, -500, np.float32)
+    (_, value), slope = TOTAL(now, zeros[0, :6], zeros[0, :6], reference, whole[0, :6])
+    np.testing.assert_allclose(value / 0.04, [499, 0, e85 - 86] + [INF] * 3, rtol=1e-5)
+    np.testing.assert_allclose(slope[:4] / 0.04, [1, 0, 1 - e85, -INF], rtol=1e-5)
+    assert not np.isnan(slope).any()
+
+
+def test_no_divergence_is_no_infinite_one() -> None:
+    """Where the policy forgot what it wrote, reference / policy overflows."""
+    now, before = np.float32([-500.0, -INF]), np.float32([-1.0, -1.0])
+    for given in ((None,), (before,)):
+        value, slope = jax.jvp(
+            lambda x, given=given: grpo_loss(x, before, 1.0, *given, beta=0.0),
+            (now,),
+            (np.ones_like(now),),
+        )
+        np.testing.assert_array_equal(value, 0)
+        np.testing.assert_array_equal(slope, 0)
 
 
 def test_where_is_the_same_as_fewer_tokens() -> None:
@@ -184,8 +201,12 @@ def test_group_advantages_where() -> None:
             ValueError,
             "where must be boolean",
         ),
-        (lambda: group_advantages(1.0), ValueError, r"rewards must have an axis of the group"),
-        (lambda: group_advantages(REWARDS, axis=2), ValueError, "axis 2 is out of bounds"),
+        (lambda: group_advantages(1.0), ValueError, r"axis must be .* rewards of shape \(\); got"),
+        (
+            lambda: group_advantages(REWARDS, axis=2),
+            ValueError,
+            r"group_advantages: axis must be .* rewards of shape \(3, 5\); got \(2,",
+        ),
         (lambda: group_advantages(np.arange(3)), TypeError, "rewards must be of a real floating"),
     ],
 )

@@ -61,6 +61,17 @@ def test_padding_does_not_matter(hidden: float) -> None:
     assert jnp.isfinite(slope).all()
 
 
+@pytest.mark.parametrize("hidden", [np.inf, np.nan])
+def test_labels_and_weights_of_padding_do_not_matter(hidden: float) -> None:
+    arrays = LOGITS, LABELS.astype(np.float32), WEIGHTS
+    total = jax.value_and_grad(lambda z, y, w: each(z, y, weights=w, where=MASK).sum(), (0, 1, 2))
+    value, slopes = total(*arrays)
+    found, found_slopes = total(*(np.where(MASK, x, np.float32(hidden)) for x in arrays))
+    assert found == value
+    np.testing.assert_array_equal(found_slopes, slopes)
+    assert (np.array(slopes)[:, MASK] != 0).any(axis=1).all()
+
+
 def test_lists_of_nothing_cost_nothing() -> None:
     for reduce_fn in (jnp.mean, jnp.sum, None):
         value, slope = value_and_slope(LOGITS, LABELS, np.zeros_like(MASK), reduce_fn)

@@ -152,24 +152,27 @@ def test_points_without_weight_are_not_there() -> None:
 
 def test_second_derivatives_by_weights() -> None:
     """Those by points are the conformance suite's."""
-    a = A[0].copy()
+    a, equal = A[0, :5].copy(), np.ones(5)
     a[1] = 0
 
-    def loss(x, a, epsilon):
-        return sinkhorn_divergence(x, Y[0], a, B[0], epsilon=epsilon, max_iterations=5000)
+    def loss(x, a, b, epsilon):
+        return sinkhorn_divergence(x, Y[0], a, b, epsilon=epsilon, max_iterations=5000)
 
     with jax.enable_x64(True):
         slope = jax.jit(jax.grad(loss, 1))
         hessian = jax.jit(jax.hessian(loss, (0, 1)))
-        found = jax.device_get(hessian(X[0], a, 0.5))[1][1]
+        found = jax.device_get(hessian(X[0, :5], a, B[0], 0.5))[1][1]
         for i in (0, 1, 4):
-            step = 1e-5 * np.eye(6)[i]
+            step = 1e-5 * np.eye(5)[i]
             # From one side, as a weight of 0 has no other.
-            ends = [np.array(slope(X[0], a + k * step, 0.5)) for k in (0, 1, 2)]
+            ends = [np.array(slope(X[0, :5], a + k * step, B[0], 0.5)) for k in (0, 1, 2)]
             slopes = (4 * ends[1] - ends[2] - 3 * ends[0]) / 2e-5
             np.testing.assert_allclose(found[i], slopes, atol=1e-5)
-        # With a small epsilon the coupling falls apart into pairs.
-        assert all(jnp.isfinite(each).all() for each in jax.tree.leaves(hessian(X[0], a, 1e-9)))
+        # With a small epsilon the coupling falls apart into pairs. Then it stays as it is, and only
+        # distances change.
+        pairs = hessian(X[0, :5], equal, equal, 1e-6)
+        np.testing.assert_allclose(pairs[0][0].reshape(10, 10), 2 / 5 * np.eye(10), atol=1e-6)
+        assert all(jnp.isfinite(each).all() for each in jax.tree.leaves(pairs))
 
 
 def test_batches_broadcast() -> None:
@@ -199,6 +202,7 @@ def test_another_cost_and_a_narrow_dtype() -> None:
         ((X, Y, A * 1j), {}, TypeError, "x_weights must be real; got complex64"),
         ((X[0, 0], Y), {}, ValueError, r"x must hold points.*; got \(2,\)"),
         ((X, Y[:, :0]), {}, ValueError, r"y must hold points.*; got \(3, 0, 2\)"),
+        ((X[..., :0], Y), {}, ValueError, r"x must hold points.*; got \(3, 6, 0\)"),
         ((X, Y, A[:, 1:]), {}, ValueError, r"x_weights of shape \(3, 5\) must .* \(3, 6, 2\)"),
         ((X, Y, A, B[0, 0]), {}, TypeError, r"y_weights of shape \(\) must have one weight"),
         ((X, Y[..., :1]), {}, ValueError, r"x of shape \(3, 6, 2\), y of .* same dimensions"),

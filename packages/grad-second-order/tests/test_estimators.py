@@ -86,6 +86,7 @@ def estimates(matrix: jax.Array, keys: jax.Array) -> dict[str, jax.Array]:
     return jax.lax.map(one, keys)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("spectrum", "expected"),
     [
@@ -112,6 +113,7 @@ def test_which_estimate_wins_on_which_spectrum(
         assert errors["diagonal"] < errors["xdiag"]
 
 
+@pytest.mark.full
 def test_sketches_are_unbiased() -> None:
     @jax.jit
     @jax.vmap

@@ -160,6 +160,7 @@ def test_likelihoods(name: str) -> None:
     assert np.all(error <= 5 * np.std(outer, axis=0) / np.sqrt(4000) + 1e-6)
 
 
+@pytest.mark.full
 def test_monte_carlo_estimates_are_unbiased() -> None:
     data = PARAMS, INPUTS, LABELS
     one, ones = jax.random.key(0), UNRAVEL(jnp.ones(FLAT.size))

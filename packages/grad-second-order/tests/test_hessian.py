@@ -109,6 +109,7 @@ def temporary_memory(hidden: int, chunk_size: int = 64) -> int:
     return jax.jit(compute).lower(params, *batch).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.full
 def test_memory_is_linear_in_the_number_of_parameters() -> None:
     small, large = temporary_memory(64), temporary_memory(12500)
     assert small <= 10 * 2**20

@@ -108,10 +108,14 @@ def test_public_names_of_the_leaves_are_reached():
         if leaf == "grad_core":
             continue
         module = importlib.import_module(leaf)
-        for name in getattr(module, "__all__", []):
-            places = [importlib.import_module(place) for place in MODULES]
-            found = [getattr(place, name, None) for place in places]
-            assert any(each is getattr(module, name) for each in found), f"{leaf}.{name}"
+        public = {name: getattr(module, name) for name in module.__all__}
+        for name, each in list(public.items()):
+            if inspect.ismodule(each):
+                public |= {part: getattr(each, part) for part in each.__all__}
+                del public[name]
+        places = [importlib.import_module(place) for place in MODULES]
+        for name, each in public.items():
+            assert any(getattr(place, name, None) is each for place in places), f"{leaf}.{name}"
 
 
 def test_schedules_beyond_the_released_ones_are_in_their_module_only():
@@ -146,6 +150,10 @@ def run(program):
         "from optax.experimental import aggregating; aggregating.process",
         "import optax.experimental.aggregating as a; a.process",
         "import optax.microbatching; optax.microbatching.microbatch",
+        "import optax.perturbations; optax.perturbations.make_perturbed_fun",
+        "import optax.contrib; from optax.contrib import prodigy; optax.contrib.prodigy is prodigy",
+        "import optax; optax.contrib.dpsgd, optax.second_order.hvp",
+        "import optax; optax.monte_carlo.rloo_jacobians",
         "import optax.tree_utils as otu; otu.tree_zeros_like({'a': 1.0})",
     ],
 )

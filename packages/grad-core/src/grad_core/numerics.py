@@ -268,10 +268,10 @@ def _root_sum_squares(arrays: tuple[Numeric, ...]) -> jax.Array:
 @jax.custom_jvp
 def _norm(arrays: tuple[jax.Array, ...]) -> jax.Array:
     dtype = _accumulator_dtype(*arrays)
-    low, high, scale = _safe_range(dtype)
+    low, high, up, down = _safe_range(dtype)
 
     def rescaled() -> jax.Array:
-        factor = jnp.where(plain > 1, 1 / scale, scale).astype(dtype)
+        factor = jnp.where(plain > 1, down, up).astype(dtype)
         return jnp.sqrt(_total(arrays, factor)) / factor
 
     plain = _total(arrays, jnp.ones([], dtype))
@@ -320,19 +320,21 @@ def _norm_jvp(
 class _SafeRange(NamedTuple):
     low: float
     high: float
-    scale: float
+    up: float
+    down: float
 
 
 def _safe_range(dtype: Dtype) -> _SafeRange:
     """Between which sums of squares no significant square was lost, and how to rescale others.
 
     Squares below the smallest normal number, 2^-126 (2^-1022), are lost; below ``low`` they may
-    count. ``scale`` squared times ``low`` does not overflow, and the largest number divided by
-    ``scale`` squares to far less than the largest number.
+    count. That number times ``up`` has a square that is normal. The largest number times ``down``
+    squares to far less than the largest number. The square of ``up`` must not overflow: where all
+    is constant, XLA multiplies by it.
     """
     if dtype == jnp.float64:
-        return _SafeRange(low=2.0**-900, high=2.0**1022, scale=2.0**600)
-    return _SafeRange(low=2.0**-76, high=2.0**126, scale=2.0**100)
+        return _SafeRange(low=2.0**-900, high=2.0**1022, up=2.0**511, down=2.0**-600)
+    return _SafeRange(low=2.0**-76, high=2.0**126, up=2.0**63, down=2.0**-100)
 
 
 def safe_norm(

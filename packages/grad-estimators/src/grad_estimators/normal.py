@@ -42,6 +42,14 @@ class MultiNormal:
         """The shape of one sample."""
         return jnp.broadcast_shapes(self.loc.shape, self.log_scale.shape)
 
+    def mean(self) -> jax.Array:
+        """The mean."""
+        return jnp.broadcast_to(self.loc, self.event_shape)
+
+    def stddev(self) -> jax.Array:
+        """The standard deviations."""
+        return jnp.broadcast_to(jnp.exp(self.log_scale), self.event_shape)
+
     def sample(
         self,
         sample_shape: int | Sequence[int] = (),

@@ -1,6 +1,8 @@
-"""Losses: one value per example (never reduced over the batch), differentiable twice.
+"""Losses: one value per example, differentiable twice.
 
-Every loss is computed in at least float32 and returned in the dtype of its input.
+Nothing is reduced over the batch, except by losses of a batch or set as a whole, which say so.
+Every loss is computed in at least float32, and returned in the dtype of its input unless it says
+otherwise.
 """
 
 from grad_losses.angular_margin import arcface_loss, circle_loss, cosface_loss
@@ -30,6 +32,10 @@ from grad_losses.image_text import clip_loss, siglip_loss
 from grad_losses.label_noise import generalized_cross_entropy_loss
 from grad_losses.likelihood import gaussian_nll_loss, laplace_nll_loss, poisson_nll_loss
 from grad_losses.linear_cross_entropy import linear_softmax_cross_entropy
+from grad_losses.linear_distillation import (
+    linear_distillation_jensen_shannon,
+    linear_distillation_kl_divergence,
+)
 from grad_losses.listwise_ranking import approx_ndcg_loss, listmle_loss
 from grad_losses.lovasz import lovasz_hinge_loss, lovasz_softmax_loss
 from grad_losses.margin import (
@@ -117,6 +123,8 @@ __all__ = [
     "l2_loss",
     "laplace_nll_loss",
     "ldam_loss",
+    "linear_distillation_jensen_shannon",
+    "linear_distillation_kl_divergence",
     "linear_softmax_cross_entropy",
     "listmle_loss",
     "log_cosh",

@@ -13,9 +13,6 @@ A chunk's logits are computed, used and dropped. Of a sum with known weights the
 computed beside the value, from the same logits, so no logits are computed twice. Losses per token
 get their cotangents later, and then compute the logits again; the cotangents are multiplied into G
 before the sum over tokens that gives the gradient of W, which is collected in float32.
-
-JAX drops the derivative rule of a function inside the rule of another, in forward over reverse
-mode. So what a loss calls must have the right derivatives without such rules, too.
 """
 
 import functools
@@ -28,7 +25,7 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from grad_losses._linear_maps import with_transpose
+from grad_losses._linear_maps import as_unit, with_transpose
 
 _BLOCK = 2**24  # elements of the kernel's gradient that are computed at a time
 
@@ -81,7 +78,8 @@ def _losses_jvp(
         return Head(*jax.tree.map(lambda g, x: g.astype(x.dtype), gradients, head))
 
     values_dot: jax.Array = with_transpose(apply, transpose, primals, tangents[0])
-    return chunked_losses(loss, chunks, *primals), values_dot
+    values = as_unit(functools.partial(chunked_losses, loss, chunks), *primals)
+    return values, values_dot
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -99,7 +97,7 @@ def _sum_jvp(
     primals: tuple[Head, jax.Array, Any, Any],
     tangents: tuple[Head, jax.Array, Any, Any],
 ) -> tuple[jax.Array, jax.Array]:
-    value, gradients = _value_and_gradients(loss, chunks, *primals)
+    value, gradients = as_unit(functools.partial(_value_and_gradients, loss, chunks), *primals)
     value_dot = jnp.zeros_like(value)
     for g, x_dot in zip(*map(jax.tree.leaves, (gradients, tangents[0])), strict=True):
         value_dot += jnp.sum(g * x_dot.astype(g.dtype))

@@ -22,6 +22,7 @@ from grad_losses._chunked_losses import (
 )
 
 Reduction = Literal["none", "mean", "sum"]
+WIDE = "it is float32 for any narrower dtype, as its docstring says"
 
 _FEW = 2**24  # logits that can always be held at a time
 _losses: Callable[..., jax.Array] = jax.jit(chunked_losses, static_argnums=(0, 1))

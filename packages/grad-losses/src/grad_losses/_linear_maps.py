@@ -4,6 +4,10 @@
 reverse mode ``transpose(parameters, y)`` is called. The derivatives of both with respect to the
 parameters are JAX's, in either mode, so derivatives of every order exist. (JAX's own
 ``linear_call`` has no derivative with respect to parameters and no batching rule.)
+
+``as_unit(f, *args)`` is ``f(*args)``, by the same primitive. In the derivative rule of a function
+JAX takes what does not depend on tangents apart: constants leave loops, as arrays of full size;
+`jax.checkpoint` is dropped, and derivative rules of functions called there. Not so inside a unit.
 """
 
 import functools
@@ -49,6 +53,11 @@ def with_transpose(
 
     maps = flat(apply, x_tree, y_tree), flat(transpose, y_tree, x_tree)
     return jax.tree.unflatten(y_tree, _bind(*maps, flat_parameters, flat_x))
+
+
+def as_unit(f: Callable[..., Any], *args: Any) -> Any:
+    """``f(*args)`` for trees of arrays, differentiated and compiled as it is written."""
+    return with_transpose(lambda args, _: f(*args), lambda _, y: (), args, ())
 
 
 def _bind(apply: Map, transpose: Map, parameters: Arrays, x: Arrays) -> Arrays:

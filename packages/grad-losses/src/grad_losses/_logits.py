@@ -34,12 +34,8 @@ def log_normalizer(logits: jax.Array, axis: Axis | None) -> jax.Array:
 
 @jax.custom_jvp
 def less_peak(logits: jax.Array, largest: jax.Array) -> jax.Array:
-    """``logits - largest`` for what `peak` gives, a constant; where both are infinite, 0.
-
-    The zeros depend on the data: JAX moves constants out of loops, as arrays of full size.
-    """
-    zeros = jnp.minimum(jnp.abs(largest), 0)
-    return jnp.where(jnp.isposinf(logits), zeros, logits - largest)
+    """``logits - largest`` for what `peak` gives, a constant; where both are infinite, 0."""
+    return jnp.where(jnp.isposinf(logits), 0.0, logits - largest)
 
 
 less_peak.defjvp(lambda primals, tangents: (less_peak(*primals), tangents[0]))
@@ -71,6 +67,11 @@ def _is_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
     classes = logits.shape[-1]
     labels = jnp.where(labels < 0, labels + classes, labels)
     return labels[..., None] == jnp.arange(classes, dtype=labels.dtype)
+
+
+def soft_capped(logits: jax.Array, bound: ArrayLike | None) -> jax.Array:
+    """``bound * tanh(logits / bound)``; the logits themselves with None."""
+    return logits if bound is None else jnp.tanh(logits / bound) * bound
 
 
 def product(weight: jax.Array, cost: jax.Array) -> jax.Array:

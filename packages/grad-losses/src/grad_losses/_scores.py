@@ -41,6 +41,17 @@ def one_hot(values: jax.Array, labels: jax.Array) -> jax.Array:
     return (classes == labels) | (classes - classes.size == labels)
 
 
+def known(scores: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The labels, counted from 0, with some class in place of what is none; which are classes.
+
+    For losses that are NaN at their very end: gradients are finite, so that a mask makes them 0.
+    """
+    classes = scores.shape[-1]
+    labels = jnp.where(labels < 0, labels + classes, labels)
+    is_class = (labels >= 0) & (labels < classes)
+    return jnp.where(is_class, labels, 0), is_class
+
+
 def excess(scores: jax.Array, labels: jax.Array) -> jax.Array:
     """How much higher each score is than that of the label; 0 for the label itself."""
     scores = less_peak(scores, peak(scores, -1))

@@ -2,18 +2,33 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from grad_losses._logits import peak
+from grad_losses._logits import Axis, peak
 
 
-def unit(vectors: jax.Array, axis: int = -1) -> jax.Array:
+def unit(vectors: jax.Array, axis: Axis | None = -1) -> jax.Array:
     """The vectors divided by their lengths; 0, with gradient 0, where the length is 0."""
+    return direction(vectors, axis, 0.0)[0]
+
+
+def direction(
+    vectors: jax.Array, axis: Axis | None, least: ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    """The vectors divided by their lengths, or by the least if that is more, as in `unit`.
+
+    And the lengths of these quotients, 1 exactly or less, keeping the axis.
+    """
     # The scale changes no direction, so it may count as a constant; without it the squares of
     # long vectors would overflow, and those of short ones vanish.
-    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(vectors), axis=axis, keepdims=True, initial=0.0))
-    vectors = vectors / jnp.where(scale == 0, jnp.inf, scale)
-    squares = jnp.sum(jnp.square(vectors), axis=axis, keepdims=True)
-    return vectors / jnp.sqrt(jnp.where(squares == 0, 1.0, squares))
+    largest = jnp.max(jnp.abs(vectors), axis=axis, keepdims=True, initial=0.0)
+    scale = jax.lax.stop_gradient(jnp.where(largest == 0, 1.0, largest))
+    scaled = vectors / scale
+    squares = jnp.sum(jnp.square(scaled), axis=axis, keepdims=True)
+    length = jnp.where(squares == 0, 0.0, jnp.sqrt(jnp.where(squares == 0, 1.0, squares)))
+    divisor = jnp.maximum(length, least / scale)
+    divisor = jnp.where(divisor == 0, jnp.inf, divisor)
+    return scaled / divisor, length / divisor
 
 
 def centered(values: jax.Array, mask: jax.Array, axis: int) -> jax.Array:

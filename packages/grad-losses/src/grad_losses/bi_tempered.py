@@ -73,15 +73,15 @@ def bi_tempered_loss(
     name = "bi_tempered_loss"
     between(name, 0, 1, t1=t1)
     between(name, 1, math.inf, t2=t2)
-    scores, labels, takes_part, dtype = logits_and_labels(name, logits, labels, axis, where)
+    given = logits_and_labels(name, logits, labels, axis, where)
+    scores = given.logits
     t1 = jnp.asarray(t1, scores.dtype)
     excess = jax.lax.stop_gradient(jnp.asarray(t2, scores.dtype)) - 1
     scores = less_peak(scores, peak(scores, -1))
     scores = jnp.where(jnp.any(jnp.isfinite(scores), axis=-1, keepdims=True), scores, 0)
     log_p = _log_exp_t(scores - _normalizer(scores, excess), excess)
     powers = jnp.sum(jnp.exp((2 - t1) * log_p), axis=-1)
-    loss = -growth(pick(log_p, labels), 1 - t1) - (1 - powers) / (2 - t1)
-    return jnp.where(takes_part, loss, 0).astype(dtype)
+    return given.settled(-growth(pick(log_p, given.labels), 1 - t1) - (1 - powers) / (2 - t1))
 
 
 def _log_exp_t(x: jax.Array, excess: jax.Array) -> jax.Array:
@@ -102,7 +102,7 @@ def _normalizer(scores: jax.Array, excess: jax.Array) -> jax.Array:
         slope = jnp.sum(jnp.exp((1 + excess) * (log_p - log_sum)), axis=-1, keepdims=True)
         return shift - growth(-log_sum, excess) / slope
 
-    shift: jax.Array = jax.lax.fori_loop(0, _STEPS, step, jnp.zeros_like(scores[..., :1]))
+    shift: jax.Array = jax.lax.fori_loop(0, _STEPS, step, jnp.zeros_like(peak(scores, -1)))
     return shift
 
 

@@ -83,10 +83,10 @@ def softmax_focal_loss(
     """
     name = "softmax_focal_loss"
     between(name, 0, math.inf, gamma=gamma)
-    costs, logits, labels, dtype = costs_of_labels(name, logits, labels, axis, where)
+    costs, given = costs_of_labels(name, logits, labels, axis, where)
     focus = power(-jnp.expm1(-costs), gamma)
-    weights = weights_of_labels(name, class_weights, logits, labels)
-    return product(weights, _times(focus, costs)).astype(dtype)
+    weights = weights_of_labels(name, class_weights, given.logits, given.labels)
+    return given.settled(product(weights, _times(focus, costs)))
 
 
 @example(_LOGITS, np.array([[0, 0, 1], [1, 0, 1]]))

@@ -18,8 +18,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from grad_core import example, promises
+from grad_core.numerics import safe_sqrt
 from grad_losses._checks import axes_of, between, floating, masked, real
 from grad_losses._logits import Axis
+from grad_losses._vectors import direction
 
 _PREDICTIONS = np.array([[0.5, -1.0, 2.0], [1.0, 0.2, 0.3]], np.float32)
 _TARGETS = np.array([[0.2, 0.9, 1.5], [-1.1, 0.4, 0.8]], np.float32)
@@ -107,15 +109,15 @@ def cosine_distance(
       Wikipedia, Cosine similarity, https://en.wikipedia.org/wiki/Cosine_similarity.
     """
     name = "cosine_distance"
-    (u, u_lacks), (v, v_lacks), dtype = _directions(
+    (u, u_length), (v, v_length), dtype = _directions(
         name, predictions, targets, epsilon, axis, where
     )
-    gap = jnp.sum(jnp.square(u - v), axis=axis)
-    return (0.5 * (gap + u_lacks + v_lacks)).astype(dtype)
+    gap = jnp.sum(jnp.square(u - v), axis=axis, keepdims=True)
+    lacking = (1 - jnp.square(u_length)) + (1 - jnp.square(v_length))
+    return jnp.squeeze(0.5 * (gap + lacking), axis).astype(dtype)
 
 
-Direction = tuple[jax.Array, jax.Array]
-"""A vector over its length, if that is not less than allowed, and 1 - |direction|**2."""
+_Direction = tuple[jax.Array, jax.Array]
 
 
 def _directions(
@@ -125,25 +127,13 @@ def _directions(
     epsilon: ArrayLike,
     axis: Axis | None,
     where: ArrayLike | None,
-) -> tuple[Direction, Direction, jnp.dtype]:
-    """The directions of both arguments, and the dtype to return."""
+) -> tuple[_Direction, _Direction, jnp.dtype]:
+    """The directions of both arguments, with their lengths, and the dtype to return."""
     between(loss, 0, math.inf, epsilon=epsilon)
     predictions = floating(loss, "predictions", predictions)
     targets = real(loss, "targets", targets)
     dtype = jnp.result_type(predictions, targets)
     first, second = masked(loss, where, (0, 0), predictions=predictions, targets=targets)
     axes_of(loss, axis, "predictions", first)
-    return _direction(first, axis, epsilon), _direction(second, axis, epsilon), dtype
-
-
-def _direction(vectors: jax.Array, axis: Axis | None, epsilon: ArrayLike) -> Direction:
-    # The scale, a constant, cancels; without it the squares of long vectors would overflow, and
-    # those of short ones vanish.
-    largest = jnp.max(jnp.abs(vectors), axis=axis, keepdims=True, initial=0.0)
-    scale = jax.lax.stop_gradient(jnp.where(largest == 0, 1.0, largest))
-    scaled = vectors / scale
-    squares = jnp.sum(jnp.square(scaled), axis=axis, keepdims=True)
-    length = jnp.where(squares == 0, 0.0, jnp.sqrt(jnp.where(squares == 0, 1.0, squares)))
-    divisor = jnp.maximum(length, jnp.sqrt(epsilon) / scale)
-    divisor = jnp.where(divisor == 0, jnp.inf, divisor)
-    return scaled / divisor, jnp.squeeze(1 - jnp.square(length / divisor), axis)
+    least = safe_sqrt(jnp.asarray(epsilon))
+    return direction(first, axis, least), direction(second, axis, least), dtype

@@ -93,7 +93,7 @@ def ctc_loss(
     given = (logits, logit_paddings, labels, label_paddings, blank_id, log_epsilon)
     dtype, problem = _problem("ctc_loss", *given)
     state, _ = _read(problem)
-    return _within(_loss(problem, state), dtype)
+    return _settled(problem, _loss(problem, state), dtype)
 
 
 @promises(fixed=("logit_paddings", "label_paddings"))
@@ -144,9 +144,10 @@ def ctc_loss_with_forward_probs(
     dtype, problem = _problem("ctc_loss_with_forward_probs", *given)
     state, (blank, label) = _read(problem)
     blank = blank.at[-1:].set(_either(state))
-    found = (_loss(problem, state), *(jnp.swapaxes(x, 1, 2) for x in (blank, label)))
-    loss, blank, label = (_within(each, dtype) for each in found)
-    return loss, blank, label
+    loss, blank, label = (
+        _settled(problem, x, dtype) for x in (_loss(problem, state), blank, label)
+    )
+    return loss, jnp.swapaxes(blank, 1, 2), jnp.swapaxes(label, 1, 2)
 
 
 class _Problem(NamedTuple):
@@ -158,6 +159,7 @@ class _Problem(NamedTuple):
       is_padded: Which frames to skip, [frames, 1, batch].
       is_repeat: Which labels but the first equal the one before, [labels - 1, batch].
       length: How many labels there are, [batch].
+      is_known: Whether all of them are classes, [batch].
       log_epsilon: What stands for log 0.
     """
 
@@ -166,6 +168,7 @@ class _Problem(NamedTuple):
     is_padded: jax.Array
     is_repeat: jax.Array
     length: jax.Array
+    is_known: jax.Array
     log_epsilon: ArrayLike
 
 
@@ -199,15 +202,16 @@ def _problem(
     log_p = _log_softmax(jnp.where(is_padded[..., None], 0, logits), log_epsilon)
     labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
     labels = jnp.where(labels < 0, labels + classes, labels)
-    labels = jnp.where(is_no_label, jnp.clip(labels, 0, classes - 1), labels)
-    indices = jnp.where(labels < 0, classes, labels)  # or they would count from the end once more
-    label = jnp.take_along_axis(log_p, indices[:, None], axis=-1)
+    is_class = (labels >= 0) & (labels < classes)
+    labels = jnp.where(is_class, labels, 0)
+    label = jnp.take_along_axis(log_p, labels[:, None], axis=-1)
     return dtype, _Problem(
         blank=jnp.transpose(log_p[..., blank_id, None], (1, 2, 0)),
         label=jnp.transpose(label, (1, 2, 0)),
         is_padded=is_padded.T[:, None],
         is_repeat=(labels[:, 1:] == labels[:, :-1]).T,
         length=jnp.sum(~is_no_label, axis=-1),
+        is_known=jnp.all(is_class | is_no_label, axis=-1),
         log_epsilon=jnp.asarray(log_epsilon, log_p.dtype),
     )
 
@@ -297,7 +301,7 @@ def _log_add_jvp(
     return jnp.where(is_first, a, b) + jnp.log1p(ratio), db + share * (da - db)
 
 
-def _within(array: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """The array in a dtype, finite there too."""
+def _settled(problem: _Problem, array: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """The array [..., batch] in a dtype, finite there too, and NaN where labels are no class."""
     largest = float(jnp.finfo(dtype).max)  # type: ignore[no-untyped-call]
-    return jnp.clip(array, -largest, largest).astype(dtype)
+    return jnp.where(problem.is_known, jnp.clip(array, -largest, largest), jnp.nan).astype(dtype)

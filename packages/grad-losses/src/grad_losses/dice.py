@@ -116,8 +116,8 @@ def dice_loss(
         losses = losses * class_weights[left_out:]
     if classes in axes or reduction == "none":
         return losses.astype(dtype)
-    reduce = jnp.mean if reduction == "mean" else jnp.sum
-    return reduce(losses, axis=-1).astype(dtype)
+    count = max(losses.shape[-1], 1) if reduction == "mean" else 1
+    return (jnp.sum(losses, axis=-1) / count).astype(dtype)
 
 
 @example(
@@ -222,7 +222,7 @@ def multiclass_generalized_dice_loss(
     losses = dice_loss(
         p,
         y,
-        class_weights=weights / jnp.mean(weights),
+        class_weights=weights * weights.size / jnp.sum(weights),
         smooth=smooth,
         apply_softmax=apply_softmax,
         ignore_background=ignore_background,

@@ -65,5 +65,5 @@ def generalized_cross_entropy_loss(
     """
     name = "generalized_cross_entropy_loss"
     between(name, 0, 1, q=q)
-    costs, _, _, dtype = costs_of_labels(name, logits, labels, axis, where)
-    return -growth(-costs, q).astype(dtype)
+    costs, given = costs_of_labels(name, logits, labels, axis, where)
+    return given.settled(-growth(-costs, q))

@@ -11,7 +11,6 @@ With hidden states h, a kernel W, a bias b and a label y for each token:
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -23,13 +22,12 @@ from grad_losses._cross_entropy import (
     integer_cross_entropy,
     weights_of,
 )
-from grad_losses._linear_heads import Reduction, chunks_of, head_of, reduced, rows_of, without
+from grad_losses._linear_heads import WIDE, Reduction, chunks_of, head_of, reduced, rows_of, without
+from grad_losses._logits import soft_capped
 
-_WIDE = "it is float32 for any narrower dtype, as its docstring says"
 
-
-@exempt("works_in_dtype[float16]", reason=_WIDE)
-@exempt("works_in_dtype[bfloat16]", reason=_WIDE)
+@exempt("works_in_dtype[float16]", reason=WIDE)
+@exempt("works_in_dtype[bfloat16]", reason=WIDE)
 @example(
     np.array([[0.5, -1.0], [2.0, 0.3], [-0.4, 1.2]], np.float32),
     np.array([[0.2, -0.7, 1.1, 0.4], [-0.5, 0.9, 0.1, 0.6]], np.float32),
@@ -128,6 +126,4 @@ def linear_softmax_cross_entropy(
 
 def _loss(logits: jax.Array, labels: jax.Array, shared: Any) -> jax.Array:
     options, soft_cap = shared
-    if soft_cap is not None:
-        logits = soft_cap * jnp.tanh(logits / soft_cap)
-    return integer_cross_entropy(logits, labels, options)
+    return integer_cross_entropy(soft_capped(logits, soft_cap), labels, options)

@@ -19,7 +19,7 @@ from jax.typing import ArrayLike
 
 from grad_core import example, promises
 from grad_losses._checks import broadcast_shape, floating, real, same_shape, widened
-from grad_losses._scores import excess, one_hot, scores_and_labels
+from grad_losses._scores import excess, known, one_hot, scores_and_labels
 
 _OUTPUTS = np.array([0.5, -1.5, 0.25], np.float32)
 _TARGETS = np.array([1.0, 1.0, -1.0], np.float32)
@@ -124,8 +124,10 @@ def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
       machines, 2001.
     """
     scores, labels, dtype = scores_and_labels("multiclass_hinge_loss", scores, labels)
+    labels, is_class = known(scores, labels)
     margin = 1 - one_hot(scores, labels).astype(scores.dtype)
-    return jnp.max(excess(scores, labels) + margin, axis=-1).astype(dtype)
+    loss = jnp.max(excess(scores, labels) + margin, axis=-1)
+    return jnp.where(is_class, loss, jnp.nan).astype(dtype)
 
 
 @example(_SCORES, _LABELS)
@@ -155,4 +157,5 @@ def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> jax.Arra
       Collins, Discriminative training methods for hidden Markov models, 2002.
     """
     scores, labels, dtype = scores_and_labels("multiclass_perceptron_loss", scores, labels)
-    return jnp.max(excess(scores, labels), axis=-1).astype(dtype)
+    labels, is_class = known(scores, labels)
+    return jnp.where(is_class, jnp.max(excess(scores, labels), axis=-1), jnp.nan).astype(dtype)

@@ -23,8 +23,8 @@ from jax.typing import ArrayLike
 
 from grad_core import example
 from grad_core.numerics import safe_norm
-from grad_losses._checks import ShapeError, between, floating, real, same_shape, widened
-from grad_losses._vectors import unit
+from grad_losses._checks import ShapeError, axes_of, between, floating, real, same_shape, widened
+from grad_losses.cosine import cosine_distance, cosine_similarity
 
 _FIRST = np.array([[0.5, -1.0, 2.0], [1.0, 0.2, 0.3]], np.float32)
 _SECOND = np.array([[0.2, 0.9, 1.5], [-1.1, 0.4, 0.8]], np.float32)
@@ -155,14 +155,16 @@ def cosine_embedding_loss(
     targets = real(name, "targets", targets)
     same_shape(name, first=first, second=second)
     dtype = jnp.result_type(first, second)
+    axes_of(name, axis, "first", first)
     wide = widened(first, second)
-    cosines = jnp.sum(unit(wide[0], axis) * unit(wide[1], axis), axis=axis)
-    if targets.shape != cosines.shape:
+    distances = cosine_distance(*wide, axis=axis)
+    if targets.shape != distances.shape:
         raise ShapeError(
             f"{name}: targets of shape {targets.shape} must have one value for each pair of first "
-            f"and second of shape {first.shape}: shape {cosines.shape}."
+            f"and second of shape {first.shape}: shape {distances.shape}."
         )
-    loss = jnp.where(targets > 0, 1 - cosines, jnp.maximum(0, cosines - margin))
+    cosines = cosine_similarity(*wide, axis=axis)
+    loss = jnp.where(targets > 0, distances, jnp.maximum(0, cosines - margin))
     return loss.astype(dtype)
 
 

@@ -9,8 +9,7 @@ advantage A and the probability :math:`\rho` under a fixed reference,
     \mathrm{grpo} &= \mathrm{ppo} + \beta \Big(\frac{\rho}{\pi} - \log \frac{\rho}{\pi} - 1\Big)
 
 where GRPO takes for advantages the rewards of a group of responses to one prompt, less their mean,
-divided by their standard deviation. All is computed from logarithms of probabilities. Ratios above
-e**80 (5e34), where float32 nearly ends, count as e**80.
+divided by their standard deviation. All is computed from logarithms of probabilities.
 """
 
 import math
@@ -23,6 +22,7 @@ from jax.typing import ArrayLike
 from grad_core import example, promises
 from grad_losses._checks import (
     ShapeError,
+    axes_of,
     between,
     broadcast_shape,
     floating,
@@ -32,8 +32,6 @@ from grad_losses._checks import (
 )
 from grad_losses._logits import class_mask
 from grad_losses._vectors import centered, unit
-
-_LARGEST_LOG_RATIO = 80.0
 
 _NOW = np.array([[-1.5, -0.4, -2.5], [-0.3, -1.2, -0.8]], np.float32)
 _REFERENCE = np.array([[-1.1, -0.9, -2.0], [-0.6, -1.5, -0.2]], np.float32)
@@ -165,7 +163,7 @@ def grpo_loss(
         reference_log_probs=reference_log_probs,
     )
     loss = _clipped(name, now - before, advantages, clip, clip_high)
-    loss += beta * _divergence(reference - now)
+    loss += _divergence(jnp.asarray(beta), reference - now)
     return jnp.where(mask, loss, 0).astype(dtype)
 
 
@@ -208,8 +206,7 @@ def group_advantages(
     """
     name = "group_advantages"
     rewards = floating(name, "rewards", rewards)
-    if rewards.ndim == 0:
-        raise ShapeError(f"{name}: rewards must have an axis of the group; got shape ().")
+    (axis,) = axes_of(name, (axis,), "rewards", rewards)
     dtype = rewards.dtype
     mask = class_mask(name, where, rewards, "rewards")
     advantages = centered(widened(rewards)[0], mask, axis)
@@ -259,14 +256,16 @@ def _clipped(
         jnp.where(log_ratio > high, high, log_ratio),
         jnp.where(log_ratio < low, low, log_ratio),
     )
-    return -advantages * jnp.exp(_capped(bounded))
+    return -advantages * jnp.exp(bounded)
 
 
-def _divergence(log_ratio: jax.Array) -> jax.Array:
-    """The estimate k3 of KL(policy, reference), ``r - log(r) - 1`` with r = reference / policy."""
-    log_ratio = _capped(log_ratio)
-    return jnp.expm1(log_ratio) - log_ratio
+def _divergence(weight: jax.Array, log_ratio: jax.Array) -> jax.Array:
+    """The estimate k3 of KL(policy, reference), ``r - log(r) - 1`` with r = reference / policy.
 
-
-def _capped(log_ratio: jax.Array) -> jax.Array:
-    return jnp.where(log_ratio > _LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO, log_ratio)
+    It is infinite where r or its reciprocal is, but nothing where the weight is 0.
+    """
+    is_void = (weight == 0) & jnp.isinf(jnp.exp(jnp.abs(log_ratio)))
+    largest = jnp.finfo(log_ratio.dtype).max  # type: ignore[no-untyped-call]
+    # Of an infinite ratio the difference would be NaN.
+    log_ratio = jnp.where(is_void, 0, jnp.where(log_ratio > largest, largest, log_ratio))
+    return weight * (jnp.expm1(log_ratio) - log_ratio)

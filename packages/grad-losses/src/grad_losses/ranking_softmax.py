@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from grad_core import example, promises
-from grad_losses._checks import broadcast_shape, floating, real
+from grad_losses._checks import broadcast_shape, floating, masked, real
 from grad_losses._dense import labels_and_costs
 from grad_losses._logits import class_mask, product
 
@@ -70,12 +70,11 @@ def ranking_softmax_loss(
     name = "ranking_softmax_loss"
     logits, labels = floating(name, "logits", logits), real(name, "labels", labels)
     dtype = logits.dtype
+    labels, costs, _ = labels_and_costs(name, logits, labels, where=where)
     if weights is not None:
         weights = real(name, "weights", weights)
-        broadcast_shape(name, logits=logits, labels=labels, weights=weights)
-        wide = jnp.promote_types(dtype, jnp.float32)
-        labels = labels.astype(wide) * weights.astype(wide)
-    labels, costs, _ = labels_and_costs(name, logits, labels, where=where)
+        broadcast_shape(name, logits=costs, weights=weights)
+        labels = labels * masked(name, where, (0,), weights=weights)[0]
     losses = jnp.sum(product(labels, costs), axis=-1)
     if reduce_fn is None:
         return losses.astype(dtype)

@@ -147,8 +147,8 @@ def vicreg_loss(
     )
     (first, second), mask, dtype = embedding_matrices(name, where, first=first, second=second)
     count = jnp.sum(mask)
-    features = first.shape[1]
-    own = jnp.eye(features, dtype=bool)
+    own = jnp.eye(first.shape[1], dtype=bool)
+    features = max(first.shape[1], 1)
 
     invariance = jnp.sum((first - second) ** 2) / (jnp.maximum(count, 1) * features)
     variance = covariance = jnp.zeros((), first.dtype)
@@ -156,7 +156,7 @@ def vicreg_loss(
         deviations = centered(view, mask[:, None], axis=0)
         products = matrix_product(deviations.T, deviations) / jnp.maximum(count - 1, 1)
         spread = safe_sqrt(jnp.diagonal(products) + epsilon)
-        variance += jnp.mean(jnp.maximum(deviation - spread, 0))
+        variance += jnp.sum(jnp.maximum(deviation - spread, 0)) / features
         covariance += jnp.sum(jnp.where(own, 0, products**2)) / features
     loss = invariance * invariance_weight + variance * variance_weight
     return (loss + covariance * covariance_weight).astype(dtype)

@@ -91,7 +91,10 @@ def squared_log_error_loss(predictions: ArrayLike, targets: ArrayLike) -> jax.Ar
     same_shape(name, predictions=predictions, targets=targets)
     dtype = jnp.result_type(predictions, targets)
     predictions, targets = widened(predictions, targets)
-    # The logarithm of the larger over the smaller, as 1 plus a difference: that cancels least.
-    gap = predictions - targets
-    excess = jnp.where(gap < 0, -gap, gap) / (1 + jnp.minimum(predictions, targets))
-    return jnp.square(jnp.log1p(excess)).astype(dtype)
+    # Near each other logarithms cancel, but not that of the larger over the smaller, as 1 plus a
+    # difference; far from each other that has squares in its derivatives, which overflow.
+    gap, low = predictions - targets, 1 + jnp.minimum(predictions, targets)
+    is_near = jnp.abs(gap) < low
+    excess = jnp.where(is_near, jnp.where(gap < 0, -gap, gap), 0) / jnp.where(is_near, low, 1)
+    far = jnp.log1p(predictions) - jnp.log1p(targets)
+    return jnp.square(jnp.where(is_near, jnp.log1p(excess), far)).astype(dtype)

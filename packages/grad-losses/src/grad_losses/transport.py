@@ -87,7 +87,8 @@ def sinkhorn_divergence(
 
     Raises:
       TypeError: If `x` is not floating point, or another array not real.
-      ValueError: If shapes do not fit, a cloud has no points, or `epsilon` is a number <= 0.
+      ValueError: If shapes do not fit, a cloud has no points or dimensions, or `epsilon` or
+        `max_iterations` is a number <= 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -104,10 +105,10 @@ def sinkhorn_divergence(
     positive(name, epsilon=epsilon, max_iterations=max_iterations)
     x, y = floating(name, "x", x), real(name, "y", y)
     for cloud, points in (("x", x), ("y", y)):
-        if points.ndim < 2 or not points.shape[-2]:
+        if points.ndim < 2 or 0 in points.shape[-2:]:
             raise ShapeError(
-                f"{name}: {cloud} must hold points, of shape [..., points, dimensions]; got "
-                f"{points.shape}."
+                f"{name}: {cloud} must hold points, of shape [..., points, dimensions] without "
+                f"axes of size 0; got {points.shape}."
             )
     a, b = _weights("x", x_weights, x), _weights("y", y_weights, y)
     batch = _batch(x, y, a, b)
@@ -126,10 +127,7 @@ def sinkhorn_divergence(
         pairs = cloud.points[..., :, None, :], other.points[..., None, :, :]
         costs = jnp.vectorize(cost, signature="(d),(d)->()")(*pairs) / unit
         top = jnp.finfo(costs.dtype).max / 1024  # type: ignore[no-untyped-call]
-        # For a small epsilon costs are huge. Computed anew wherever they are used, they could be
-        # rounded differently by more than 1, and no exponential would be left of a sum of them.
-        costs = jax.lax.optimization_barrier(jnp.clip(costs, -top, top))  # type: ignore[no-untyped-call]
-        problem = costs, cloud.weights, other.weights
+        problem = jnp.clip(costs, -top, top), cloud.weights, other.weights
         return _transport(*problem, cloud is other, max_iterations)
 
     alone = transport(first, first) + transport(second, second)
@@ -245,11 +243,10 @@ def _potential_jvp(
     (_, q), (d_g, _) = jax.jvp(
         lambda c, a: _soft_minimum(_transposed(c), a, f), (costs, a), (d_costs, d_a)
     )
-    # A constant may be added to g, so that I - QP is singular: b chooses one. As good as singular
-    # it is too if the coupling falls apart, and then a small number keeps the solution finite.
+    # A constant may be added to g, and in each part if the coupling falls apart, so that I - QP is
+    # singular. It does not matter which; a small number chooses, and keeps the solution finite.
     small = 16 * jnp.finfo(g.dtype).eps  # type: ignore[no-untyped-call]
-    there_and_back = jnp.matmul(q, p, precision="highest")
-    matrix = (1 + small) * identity - there_and_back + b[..., None, :]
+    matrix = (1 + small) * identity - jnp.matmul(q, p, precision="highest")
     return g, _solve(matrix, d_g - jnp.sum(q * d_f[..., None, :], axis=-1))
 
 
@@ -266,7 +263,8 @@ def _soft_minimum(
     costs: jax.Array, weights: jax.Array, potential: jax.Array, temperature: jax.Array | float = 1.0
 ) -> tuple[jax.Array, jax.Array]:
     """The potential of the other points, and the conditional probabilities; over the last axis."""
-    # Divided only after the largest is subtracted, for the same reason as costs have a barrier.
+    # Scores are huge for a small epsilon. Scaled before the largest is subtracted, they could be
+    # rounded differently in it and in the difference, by more than 1, and no share be left.
     score = potential[..., None, :] - costs
     weights = weights[..., None, :]
     largest = jnp.max(jnp.where(weights > 0, score, -jnp.inf), axis=-1, keepdims=True)

@@ -1,5 +1,10 @@
-"""Curvature: products with Hessians and their kin, diagonals, traces, spectra, solves."""
+"""Curvature: products, diagonals, traces, spectra, solves. Line searches, L-BFGS, Newton-CG."""
 
+from grad_second_order.backtracking import (
+    BacktrackingLinesearchInfo,
+    ScaleByBacktrackingLinesearchState,
+    scale_by_backtracking_linesearch,
+)
 from grad_second_order.diagonals import (
     exact_diagonal,
     hutchinson_diagonal,
@@ -12,6 +17,9 @@ from grad_second_order.fisher import (
     fisher_diagonal,
     fisher_operator,
     monte_carlo_fisher_operator,
+)
+from grad_second_order.from_state import (
+    value_and_grad_from_state,
 )
 from grad_second_order.gauss_newton import (
     ggn_diagonal,
@@ -32,6 +40,11 @@ from grad_second_order.lanczos import (
     lanczos_tridiagonal,
     spectral_density,
 )
+from grad_second_order.lbfgs import (
+    ScaleByLBFGSState,
+    lbfgs,
+    scale_by_lbfgs,
+)
 from grad_second_order.likelihoods import (
     Likelihood,
     bernoulli_likelihood,
@@ -43,9 +56,19 @@ from grad_second_order.linear_solve import (
     asymmetry,
     conjugate_gradient,
 )
+from grad_second_order.newton_cg import (
+    ScaleByNewtonCGState,
+    newton_cg,
+    scale_by_newton_cg,
+)
 from grad_second_order.per_example import (
     gradient_variance,
     per_example_gradient_norms,
+)
+from grad_second_order.running import (
+    RunResult,
+    Status,
+    run,
 )
 from grad_second_order.sophia import (
     gauss_newton_bartlett_diagonal,
@@ -56,12 +79,25 @@ from grad_second_order.traces import (
     hutchinson_trace,
     xtrace,
 )
+from grad_second_order.zoom import (
+    ScaleByZoomLinesearchState,
+    ZoomLinesearchInfo,
+    scale_by_zoom_linesearch,
+)
 
 __all__ = [
+    "BacktrackingLinesearchInfo",
     "Lanczos",
     "Likelihood",
     "LinearSolution",
+    "RunResult",
+    "ScaleByBacktrackingLinesearchState",
+    "ScaleByLBFGSState",
+    "ScaleByNewtonCGState",
+    "ScaleByZoomLinesearchState",
     "SpectralDensity",
+    "Status",
+    "ZoomLinesearchInfo",
     "asymmetry",
     "bernoulli_likelihood",
     "categorical_likelihood",
@@ -88,10 +124,18 @@ __all__ = [
     "hvp",
     "lanczos_eigenvalues",
     "lanczos_tridiagonal",
+    "lbfgs",
     "monte_carlo_fisher_operator",
     "monte_carlo_ggn_diagonal",
+    "newton_cg",
     "per_example_gradient_norms",
+    "run",
+    "scale_by_backtracking_linesearch",
+    "scale_by_lbfgs",
+    "scale_by_newton_cg",
+    "scale_by_zoom_linesearch",
     "spectral_density",
+    "value_and_grad_from_state",
     "xdiag",
     "xtrace",
 ]

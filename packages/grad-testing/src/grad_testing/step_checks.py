@@ -135,7 +135,8 @@ def extra_arguments_are_routed(subject: TransformationSubject) -> None:
     tx = subject.make(**replaced)
     require(takes_extra_arguments(tx), f"{tx!r} should be a GradientTransformationExtraArgs")
     word = jnp.asarray(7.0)
-    tx.update(gradients[0], tx.init(params), params, a_word=word)  # type: ignore[call-arg]
+    update_of_all = subject.filled(tx).update
+    update_of_all(gradients[0], tx.init(params), params, a_word=word)  # type: ignore[call-arg]
     heard = seen and all(x is not None for x in seen)
     require(heard, f"{tx!r} did not hand an extra argument to the transformations in it")
 

@@ -39,7 +39,7 @@ class Suite:
       cases: The names of cases, that a factory can be exempt from in all tests.
     """
 
-    package: ClassVar[ModuleType | None] = None
+    package: ModuleType | None = None
     promises: ClassVar[frozenset[str]] = frozenset()
     cases: ClassVar[frozenset[str]] = frozenset()
 

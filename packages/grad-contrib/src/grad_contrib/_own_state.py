@@ -1,0 +1,112 @@
+"""What rules share whose scalars depend on the statistics of all leaves.
+
+A learning rate that estimates the distance to the solution needs a sum over all leaves of
+something that each keeps of its own: its first parameter, or the sum of its gradients. The `once`
+of a `LeafRule` sees whole trees of updates and parameters, and any extra argument of ``update``; so
+`knowing_its_state` passes a rule its own state as the extra argument ``own_state``, and `rows` puts
+trees side by side.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from grad_contrib._scalars import scalar_dtype
+from grad_core import (
+    GradientTransformation,
+    LearningRate,
+    Numeric,
+    OptState,
+    Params,
+    PyTree,
+    TreeRule,
+    Updates,
+    abs_sq,
+    with_extra_args_support,
+    zeros_like,
+)
+
+FirstNumbers: TypeAlias = Callable[[Params], dict[str, Numeric]]
+
+
+def knowing_its_state(inner: GradientTransformation, first: FirstNumbers) -> TreeRule:
+    """The rule of a wrapper that passes `inner` its state as the extra argument ``own_state``.
+
+    Args:
+      inner: The transformation, an argument of the wrapper.
+      first: The first values of the numbers in its state that all leaves share, by field, from the
+        parameters. They get the widest real dtype of the parameters, float32 at least.
+
+    Returns:
+      The rule, whose state is that of `inner`.
+    """
+
+    def init(params: Params) -> OptState:
+        return with_numbers(inner.init(params), first(params), params)
+
+    def update(
+        updates: Updates, state: OptState, params: Params | None = None, **extra_args: object
+    ) -> tuple[Updates, OptState]:
+        extra_args["own_state"] = state
+        return with_extra_args_support(inner).update(updates, state, params, **extra_args)
+
+    return TreeRule(update, init, inner_state=lambda state: state)
+
+
+def with_numbers(state: Any, numbers: dict[str, Numeric], params: Params) -> OptState:
+    """A state with other numbers that all leaves share."""
+    dtype = scalar_dtype(params)
+    return state._replace(**{k: jnp.asarray(x, dtype) for k, x in numbers.items()})
+
+
+def rows(updates: Updates, *trees: PyTree) -> Iterator[tuple[jax.Array, ...]]:
+    """For each leaf that has an update: it, and its counterparts in `trees`, float32 at least."""
+    leaves, treedef = _flatten(updates)
+    columns = [treedef.flatten_up_to(tree) for tree in trees]
+    for row in zip(leaves, *columns, strict=True):
+        if row[0] is not None:
+            yield tuple(_wide(x) for x in row)
+
+
+def dot(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The inner product of two arrays, Re sum conj(x) * y."""
+    return jnp.sum(jnp.real(jnp.conj(x) * y))  # no matrix product: a TPU would round it to bfloat16
+
+
+def total(terms: Iterable[jax.Array]) -> jax.Array:
+    """The sum of numbers, one for each leaf; 0 if there are none."""
+    return sum(terms, start=jnp.zeros([]))
+
+
+def sq_norm(arrays: Iterable[jax.Array]) -> jax.Array:
+    """The sum of all |x|^2; at most the largest number, since 0 times infinity is none."""
+    squares = total(jnp.sum(abs_sq(_wide(x))) for x in arrays)
+    return jnp.minimum(squares, jnp.finfo(squares.dtype).max)  # type: ignore[no-untyped-call]
+
+
+def rate_at(learning_rate: LearningRate, count: jax.Array) -> Any:
+    """The value of a schedule at a count, or the number."""
+    return learning_rate(count) if callable(learning_rate) else learning_rate
+
+
+def wide_zeros(p: Any) -> jax.Array:
+    """Zeros like a parameter, in float32 at least."""
+    return zeros_like(p, jnp.promote_types(jnp.result_type(p), jnp.float32))
+
+
+def copy_of(p: Any) -> jax.Array:
+    """A parameter's first value. A copy, since state and parameters may both be donated."""
+    if isinstance(p, jax.ShapeDtypeStruct):
+        return zeros_like(p)
+    return jnp.array(p, jnp.result_type(p), copy=True)
+
+
+def _flatten(updates: Updates) -> tuple[list[Any], Any]:
+    """Leaves and structure, None counted as a leaf."""
+    return jax.tree.flatten(updates, is_leaf=lambda x: x is None)
+
+
+def _wide(x: Any) -> jax.Array:
+    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
