@@ -52,6 +52,7 @@ BENCHES = {
     ),
     "large-heads": Bench(("large-heads",), ("released-large-heads",), rounds=1),
     "estimators": Bench(("estimators",), ("first-estimators",), rounds=2),
+    "muon": Bench(("muon",), ("released-muon",), rounds=3),
     "second-order": Bench(("hessian-diag",), ("released-hessian-diag",), rounds=3),
 }
 

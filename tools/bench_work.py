@@ -313,36 +313,22 @@ WORKS: dict[str, Callable[[], Samples]] = {
     "optimizers": optimizers,
     "released-optimizers": released_optimizers,
     "tpu-optimizers": tpu_optimizers,
-    "grouped": lambda: _grouping().thousand_leaves(True),
-    "ungrouped": lambda: _grouping().thousand_leaves(False),
-    "large-leaves": lambda: _grouping().large_leaves(),
-    "hessian-diag": lambda: _second_order().hessian_diagonals(True),
-    "released-hessian-diag": lambda: _second_order().hessian_diagonals(False),
-    "estimators": lambda: _estimators().estimators(True),
-    "first-estimators": lambda: _estimators().estimators(False),
-    "losses": lambda: _losses().losses(True),
-    "released-losses": lambda: _losses().losses(False),
-    "linear-heads": lambda: _losses().linear_heads(True),
-    "released-linear-heads": lambda: _losses().linear_heads(False),
-    "large-heads": lambda: _losses().large_linear_heads(True),
-    "released-large-heads": lambda: _losses().large_linear_heads(False),
+    "grouped": lambda: _beside("bench_grouping").thousand_leaves(True),
+    "ungrouped": lambda: _beside("bench_grouping").thousand_leaves(False),
+    "large-leaves": lambda: _beside("bench_grouping").large_leaves(),
+    "hessian-diag": lambda: _beside("bench_second_order").hessian_diagonals(True),
+    "released-hessian-diag": lambda: _beside("bench_second_order").hessian_diagonals(False),
+    "estimators": lambda: _beside("bench_estimators").estimators(True),
+    "first-estimators": lambda: _beside("bench_estimators").estimators(False),
+    "losses": lambda: _beside("bench_losses").losses(True),
+    "released-losses": lambda: _beside("bench_losses").losses(False),
+    "linear-heads": lambda: _beside("bench_losses").linear_heads(True),
+    "released-linear-heads": lambda: _beside("bench_losses").linear_heads(False),
+    "large-heads": lambda: _beside("bench_losses").large_linear_heads(True),
+    "released-large-heads": lambda: _beside("bench_losses").large_linear_heads(False),
+    "muon": lambda: _beside("bench_muon").muon_step(True),
+    "released-muon": lambda: _beside("bench_muon").muon_step(False),
 }
-
-
-def _grouping() -> Any:
-    return _beside("bench_grouping")
-
-
-def _second_order() -> Any:
-    return _beside("bench_second_order")
-
-
-def _losses() -> Any:
-    return _beside("bench_losses")
-
-
-def _estimators() -> Any:
-    return _beside("bench_estimators")
 
 
 def _beside(name: str) -> Any:

@@ -1,5 +1,6 @@
 """Contributed gradient transformations, one a module."""
 
+from grad_contrib._matrices import MuonDimensionNumbers
 from grad_contrib.acprop import (
     acprop,
     scale_by_acprop,
@@ -28,6 +29,12 @@ from grad_contrib.dog import (
     dog,
     dowg,
 )
+from grad_contrib.galore import (
+    GaLoreDimensionNumbers,
+    GaLoreState,
+    galore,
+    scale_by_galore,
+)
 from grad_contrib.madgrad import (
     MadgradState,
     madgrad,
@@ -43,6 +50,7 @@ from grad_contrib.momo import (
     momo,
     momo_adam,
 )
+from grad_contrib.muon import MuonState, muon, scale_by_muon
 from grad_contrib.privacy import (
     DifferentiallyPrivateAggregateState,
     differentially_private_aggregate,
@@ -91,11 +99,15 @@ __all__ = [
     "DifferentiallyPrivateAggregateState",
     "DoGState",
     "DoWGState",
+    "GaLoreDimensionNumbers",
+    "GaLoreState",
     "HutchinsonState",
     "MadgradState",
     "MechanicState",
     "MomoAdamState",
     "MomoState",
+    "MuonDimensionNumbers",
+    "MuonState",
     "NormalizeState",
     "ProdigyState",
     "ReduceLROnPlateauState",
@@ -114,11 +126,13 @@ __all__ = [
     "dog",
     "dowg",
     "dpsgd",
+    "galore",
     "hutchinson_estimator_diag_hessian",
     "madgrad",
     "mechanize",
     "momo",
     "momo_adam",
+    "muon",
     "normalize",
     "prodigy",
     "reduce_on_plateau",
@@ -127,7 +141,9 @@ __all__ = [
     "scale_by_ademamix",
     "scale_by_adopt",
     "scale_by_cocob",
+    "scale_by_galore",
     "scale_by_madgrad",
+    "scale_by_muon",
     "scale_by_simplified_ademamix",
     "schedule_free",
     "schedule_free_adamw",

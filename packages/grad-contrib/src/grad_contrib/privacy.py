@@ -54,7 +54,8 @@ from grad_core import (
 
 F = TypeVar("F", bound=Callable[..., Any])
 _NOT_FOR_THE_SUITE = """
-    agrees_with_float32 can_be_a_static_argument copies_are_equal decreases_convex_loss
+    agrees_with_float32 can_be_a_static_argument compiles_for_tpu copies_are_equal
+    decreases_convex_loss
     decreases_nonconvex_loss decreases_stochastic_loss donation_changes_nothing
     end_points_are_legal extra_arguments_are_ignored extreme_gradients_are_finite gradients_flow
     is_pure jit_changes_nothing missing_params_are_named numbers_do_not_recompile

@@ -48,6 +48,7 @@ from grad_core import (
     add_decayed_weights,
     chain,
     example,
+    exempt,
     rule,
     safe_divide,
     safe_increment,
@@ -335,6 +336,7 @@ def schedule_free_sgd(
 
 
 @example(0.05)
+@exempt("compiles_for_tpu", reason="for one leaf z is read and written around AdamW's own step")
 @transformation
 def schedule_free_adamw(
     learning_rate: LearningRate = 0.0025,

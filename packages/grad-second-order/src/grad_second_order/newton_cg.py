@@ -111,7 +111,6 @@ class _Iterate(NamedTuple):
 
 
 @exempt("complex64", reason="curvature is that of real parameters")
-@exempt("compiles_for_tpu", reason="conjugate gradients keep four vectors like the gradient")
 @needs_extra_args(value_fn=half_square)
 @transformation
 def scale_by_newton_cg(

@@ -1,0 +1,214 @@
+"""Newton-Schulz steps, on stacks of matrices of one shape."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, PartitionSpec
+
+from grad_contrib._matrices import AsMatrices, MuonDimensionNumbers
+from grad_core import DType, safe_divide, safe_norm
+
+Set: TypeAlias = tuple[float, float, float]
+Coefficients: TypeAlias = Set | Sequence[Set] | str
+Preconditioning: TypeAlias = Literal["frobenius", "spectral", "aol", "schatten"]
+
+_STANDARD = (3.4445, -4.775, 2.0315)
+_DION = (
+    (4.0848, -6.8946, 2.9270),
+    (3.9505, -6.3029, 2.6377),
+    (3.7418, -5.5913, 2.3037),
+    (2.8769, -3.1427, 1.2046),
+    (2.8366, -3.0525, 1.2012),
+)
+# The best odd polynomials of degree 5, each on the interval to which those before it lead from
+# [1e-3, 1], or on its upper part if that is very wide; the last is repeated.
+_POLAR_EXPRESS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845749493, 0.4188073119525673),
+    (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+    (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
+    (1.875, -1.25, 0.375),
+)
+_SLACK = 1.01  # so that a singular value a little over 1 by rounding does not run away
+
+_ELEMENTS_AT_ONCE = 2**24
+
+
+def coefficient_sets(name: str, coefficients: Coefficients, steps: int) -> np.ndarray:
+    """The coefficients as an array: one set for all steps, of shape (3,), or one for each.
+
+    Raises:
+      ValueError: If they are not such, or fewer than steps.
+    """
+    if steps < 1:
+        raise ValueError(f"{name}: ns_steps must be at least 1; got {steps}.")
+    if isinstance(coefficients, str):
+        return _named(name, coefficients, steps)
+    sets = np.asarray(coefficients, np.float64)
+    if sets.ndim not in (1, 2) or sets.shape[-1] != 3:
+        raise ValueError(
+            f"{name}: ns_coeffs must be three numbers, or a sequence of such; got an array of "
+            f"shape {sets.shape}."
+        )
+    if sets.ndim == 2 and len(sets) < steps:
+        raise ValueError(
+            f"{name}: ns_coeffs are {len(sets)} sets of coefficients, too few for {steps} steps: "
+            f"pass ns_steps={len(sets)}, or more sets."
+        )
+    return sets if sets.ndim == 1 else sets[-steps:]
+
+
+def _named(name: str, preset: str, steps: int) -> np.ndarray:
+    if preset == "standard":
+        return np.asarray(_STANDARD)
+    if preset == "dion":
+        return coefficient_sets(name, _DION, steps)
+    if preset == "polar_express":
+        powers = _SLACK ** np.arange(1, 6, 2)
+        sets = [np.asarray(each) / powers for each in _POLAR_EXPRESS[:-1]]
+        return np.stack([*sets, *[np.asarray(_POLAR_EXPRESS[-1])] * steps][:steps])
+    raise ValueError(
+        f"{name}: ns_coeffs {preset!r} is none of 'standard', 'dion' and 'polar_express'."
+    )
+
+
+def orthogonalized(
+    leaves: Sequence[Any],
+    numbers: Sequence[MuonDimensionNumbers | None],
+    sets: jax.Array,
+    steps: int,
+    preconditioning: Preconditioning,
+    eps: Any,
+    dtype: DType | None = None,
+) -> list[Any]:
+    """Arrays with all singular values close to 1; None for what is no array of numbers."""
+    made: list[Any] = [None] * len(leaves)
+    for group in _groups(leaves, numbers):
+        forms = [AsMatrices(jnp.shape(leaves[i]), _some(numbers[i])) for i in group]
+        stacks = [form.there(_gathered(leaves[i])) for i, form in zip(group, forms, strict=True)]
+        stack = _spread(jnp.concatenate(stacks))
+        stack = _gathered(newton_schulz(stack, sets, steps, preconditioning, eps, dtype))
+        pieces = jax.lax.split(stack, [len(each) for each in stacks])
+        for i, form, piece in zip(group, forms, pieces, strict=True):
+            made[i] = _placed(form.back(piece), leaves[i])
+    return made
+
+
+def _some(number: MuonDimensionNumbers | None) -> MuonDimensionNumbers:
+    return MuonDimensionNumbers() if number is None else number
+
+
+def _groups(
+    leaves: Sequence[Any], numbers: Sequence[MuonDimensionNumbers | None]
+) -> Iterator[list[int]]:
+    """Indices of arrays that go together: matrices of one shape and dtype, not too many."""
+    alike: dict[Any, list[int]] = {}
+    for i, (x, number) in enumerate(zip(leaves, numbers, strict=True)):
+        if number is not None and jnp.issubdtype(jnp.result_type(x), jnp.inexact) and x.size:
+            form = AsMatrices(jnp.shape(x), number)
+            alike.setdefault((form.shape[1:], jnp.result_type(x)), []).append(i)
+    for members in alike.values():
+        group, size = list[int](), 0
+        for i in members:
+            if group and size + leaves[i].size > _ELEMENTS_AT_ONCE:
+                yield group
+                group, size = [], 0
+            group.append(i)
+            size += leaves[i].size
+        yield group
+
+
+def newton_schulz(
+    x: jax.Array,
+    sets: jax.Array,
+    steps: int,
+    preconditioning: Preconditioning,
+    eps: Any,
+    dtype: DType | None = None,
+) -> jax.Array:
+    """Newton-Schulz steps on a stack of matrices, of shape (k, m, n) with m <= n.
+
+    Args:
+      x: The stack.
+      sets: The coefficients, of shape (3,) or (steps, 3).
+      steps: How many steps.
+      preconditioning: What brings singular values below 1 first.
+      eps: Added to what that divides by.
+      dtype: Of the products; None means that of x.
+
+    Returns:
+      A stack of the same shape and dtype.
+    """
+    each = jnp.broadcast_to(sets, (steps, 3)).astype(x.real.dtype)
+    if preconditioning in ("frobenius", "spectral"):
+        order: Any = None if preconditioning == "frobenius" else 2
+        x = safe_divide(x, safe_norm(x, 0.0, order, axis=(1, 2), keepdims=True) + eps)
+    else:
+        # Squares of the largest numbers overflow.
+        x = x / jnp.maximum(jnp.max(jnp.abs(x), (1, 2), keepdims=True), 1)
+    result = x.dtype
+    x = x.astype(result if dtype is None or jnp.iscomplexobj(x) else dtype)
+    for k in range(steps):
+        gram = x @ _adjoint(x)
+        if k == 0 and preconditioning in ("aol", "schatten"):
+            x, gram = _rescaled(x, gram, preconditioning, eps)
+        a, b, c = each[k].astype(x.real.dtype)
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.astype(result)
+
+
+def _adjoint(x: jax.Array) -> jax.Array:
+    return jnp.conj(jnp.swapaxes(x, 1, 2))
+
+
+def _rescaled(
+    x: jax.Array, gram: jax.Array, preconditioning: str, eps: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Matrices whose singular values are at most 1, and their X X*."""
+    size = jnp.abs(gram.astype(jnp.promote_types(gram.dtype, jnp.float32)))
+    if preconditioning == "aol":
+        squares = jnp.sum(size, axis=2, keepdims=True)
+    else:
+        squares = safe_norm(size, 0.0, axis=(1, 2), keepdims=True)
+    scale = safe_divide(jnp.ones_like(squares), jnp.sqrt(jnp.maximum(squares, eps)))
+    scale = scale.astype(x.real.dtype)
+    return x * scale, gram * scale * jnp.swapaxes(scale, 1, 2)
+
+
+# Meshes with explicit axes.
+
+
+def _explicit_mesh(x: jax.Array) -> Any:
+    """The mesh of an array if all its axes are explicit, or None."""
+    mesh = jax.typeof(x).sharding.mesh
+    explicit = not mesh.empty and all(kind == AxisType.Explicit for kind in mesh.axis_types)
+    return mesh if explicit else None
+
+
+def _gathered(x: jax.Array) -> jax.Array:
+    """The array whole on every device."""
+    return x if _explicit_mesh(x) is None else _resharded(x, PartitionSpec())  # type: ignore[no-untyped-call]
+
+
+def _spread(stack: jax.Array) -> jax.Array:
+    """The stack with its matrices dealt out to all devices, if their number allows."""
+    mesh = _explicit_mesh(stack)
+    if mesh is None or len(stack) % mesh.size:
+        return stack
+    return _resharded(stack, PartitionSpec(mesh.axis_names))  # type: ignore[no-untyped-call]
+
+
+def _placed(x: jax.Array, like: jax.Array) -> jax.Array:
+    """The array placed like another."""
+    return x if _explicit_mesh(x) is None else _resharded(x, jax.typeof(like).sharding)
+
+
+def _resharded(x: jax.Array, sharding: Any) -> jax.Array:
+    moved: jax.Array = jax.sharding.reshard(x, sharding)  # type: ignore[no-untyped-call]
+    return moved
