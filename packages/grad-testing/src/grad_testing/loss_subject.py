@@ -186,7 +186,7 @@ class LossSubject(Subject):
 
     @functools.cache  # noqa: B019
     def _compiled(self, dtype: str) -> Any:
-        jit = jax.jit if dtype == "float32" else quick_jit
+        jit = usual_jit if dtype == "float32" else quick_jit
         return jit(jax.vmap(self.value_and_gradients, (0, None)))
 
     def at(self, cases: list[Case], dtype: str) -> list[Results]:
@@ -264,17 +264,22 @@ def loss_subject_of(loss: Factory) -> LossSubject:
 
 
 def quick_jit(function: Callable[..., Any]) -> Any:
-    """`jax.jit` for what runs but once: on a CPU it compiles up to four times as fast.
+    """`jax.jit` for what runs but once: on a CPU it compiles up to four times as fast."""
+    return jax.jit(function, compiler_options=_options(quick=True))
 
-    What users run, in float32, is compiled as it is for them.
-    """
-    return jax.jit(function, compiler_options=_quick_options())
+
+def usual_jit(function: Callable[..., Any]) -> Any:
+    """`jax.jit` as it is for users, whatever XLA is told by the environment."""
+    return jax.jit(function, compiler_options=_options(quick=False))
 
 
 @functools.cache
-def _quick_options() -> dict[str, Any]:
-    """The options to compile quickly that this version of XLA has."""
-    wanted = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+def _options(quick: bool) -> dict[str, Any]:
+    """The options that this version of XLA has of those that matter."""
+    wanted = {
+        "xla_backend_optimization_level": 0 if quick else 3,
+        "xla_cpu_use_fusion_emitters": not quick,
+    }
     found = {}
     for name, value in wanted.items():
         with contextlib.suppress(jax.errors.JaxRuntimeError):
