@@ -119,20 +119,29 @@ def shape_of_matrix(x: Any, number: MuonDimensionNumbers) -> tuple[int, int]:
     return math.prod(shape[a] for a in inputs), math.prod(shape[a] for a in outputs)
 
 
-class AsMatrices:
-    """An array as a stack of matrices that are no taller than wide, there and back."""
+class AsMatrices(NamedTuple):
+    """An array as a stack of matrices that are no taller than wide, there and back.
 
-    def __init__(self, shape: tuple[int, ...], number: MuonDimensionNumbers) -> None:
+    Attributes:
+      axes: The axes of the array in the order that they have in the stack.
+      moved: Its shape in that order.
+      shape: The shape of the stack: a number of matrices, of rows, of columns.
+    """
+
+    axes: Axes
+    moved: tuple[int, ...]
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], number: MuonDimensionNumbers) -> "AsMatrices":
+        """That of an array of this shape."""
         batch, inputs, outputs = axes_of(len(shape), number)
-        rows, columns = (math.prod(shape[a] for a in axes) for axes in (inputs, outputs))
-        rest = (inputs, outputs) if rows <= columns else (outputs, inputs)
-        self.axes = batch + rest[0] + rest[1]
-        self.moved = tuple(shape[a] for a in self.axes)
-        self.shape = (
-            math.prod(shape[a] for a in batch),
-            min(rows, columns),
-            max(rows, columns),
+        count, rows, columns = (
+            math.prod(shape[a] for a in axes) for axes in (batch, inputs, outputs)
         )
+        rest = inputs + outputs if rows <= columns else outputs + inputs
+        moved = tuple(shape[a] for a in batch + rest)
+        return cls(batch + rest, moved, (count, min(rows, columns), max(rows, columns)))
 
     def there(self, x: jax.Array) -> jax.Array:
         """The stack."""

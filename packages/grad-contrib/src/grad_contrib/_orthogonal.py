@@ -1,5 +1,6 @@
 """Newton-Schulz steps, on stacks of matrices of one shape."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -9,7 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
 from grad_contrib._matrices import AsMatrices, MuonDimensionNumbers
-from grad_core import DType, safe_divide, safe_norm
+from grad_core import DType, safe_divide, safe_norm, stacking
 
 Set: TypeAlias = tuple[float, float, float]
 Coefficients: TypeAlias = Set | Sequence[Set] | str
@@ -89,39 +90,29 @@ def orthogonalized(
 ) -> list[Any]:
     """Arrays with all singular values close to 1; None for what is no array of numbers."""
     made: list[Any] = [None] * len(leaves)
-    for group in _groups(leaves, numbers):
-        forms = [AsMatrices(jnp.shape(leaves[i]), _some(numbers[i])) for i in group]
-        stacks = [form.there(_gathered(leaves[i])) for i, form in zip(group, forms, strict=True)]
-        stack = _spread(jnp.concatenate(stacks))
-        stack = _gathered(newton_schulz(stack, sets, steps, preconditioning, eps, dtype))
-        pieces = jax.lax.split(stack, [len(each) for each in stacks])
-        for i, form, piece in zip(group, forms, pieces, strict=True):
+    for group, form in _groups(leaves, numbers):
+        stack = stacking.join([form.there(_gathered(leaves[i])) for i in group])
+        matrices = _spread(stack.reshape(-1, *form.shape[1:]))
+        matrices = newton_schulz(matrices, sets, steps, preconditioning, eps, dtype)
+        pieces = stacking.cut(_gathered(matrices).reshape(stack.shape))
+        for i, piece in zip(group, pieces, strict=True):
             made[i] = _placed(form.back(piece), leaves[i])
     return made
 
 
-def _some(number: MuonDimensionNumbers | None) -> MuonDimensionNumbers:
-    return MuonDimensionNumbers() if number is None else number
-
-
 def _groups(
     leaves: Sequence[Any], numbers: Sequence[MuonDimensionNumbers | None]
-) -> Iterator[list[int]]:
-    """Indices of arrays that go together: matrices of one shape and dtype, not too many."""
-    alike: dict[Any, list[int]] = {}
+) -> Iterator[tuple[list[int], AsMatrices]]:
+    """Indices of arrays that go together: alike as stacks of matrices, and not too many."""
+    alike: dict[Any, tuple[list[int], AsMatrices]] = {}
     for i, (x, number) in enumerate(zip(leaves, numbers, strict=True)):
         if number is not None and jnp.issubdtype(jnp.result_type(x), jnp.inexact) and x.size:
-            form = AsMatrices(jnp.shape(x), number)
-            alike.setdefault((form.shape[1:], jnp.result_type(x)), []).append(i)
-    for members in alike.values():
-        group, size = list[int](), 0
-        for i in members:
-            if group and size + leaves[i].size > _ELEMENTS_AT_ONCE:
-                yield group
-                group, size = [], 0
-            group.append(i)
-            size += leaves[i].size
-        yield group
+            form = AsMatrices.of(x.shape, number)
+            alike.setdefault((form, jnp.result_type(x)), ([], form))[0].append(i)
+    for members, form in alike.values():
+        at_once = max(1, _ELEMENTS_AT_ONCE // math.prod(form.shape))
+        for start in range(0, len(members), at_once):
+            yield members[start : start + at_once], form
 
 
 def newton_schulz(

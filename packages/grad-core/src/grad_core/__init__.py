@@ -1,10 +1,10 @@
 """The core of gradient processing: types, combining, updating, generic building blocks.
 
-Everything public is here by name; ``tree``, ``tree_utils`` and ``projections`` are modules. To
-write a transformation of your own, start from `rule` and `LeafRule`.
+Everything public is here by name; ``tree``, ``tree_utils``, ``projections`` and ``stacking`` are
+modules. To write a transformation of your own, start from `rule` and `LeafRule`.
 """
 
-from grad_core import projections, tree, tree_utils
+from grad_core import projections, stacking, tree, tree_utils
 from grad_core.adding import (
     AddDecayedWeightsState,
     AdditiveWeightDecayState,
@@ -276,6 +276,7 @@ __all__ = [
     "schedule",
     "second_moment",
     "set_to_zero",
+    "stacking",
     "state_sharding",
     "stateless",
     "stateless_with_tree_map",

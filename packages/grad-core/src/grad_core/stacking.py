@@ -15,6 +15,8 @@ from jax.sharding import AxisType
 
 from grad_core import structure
 
+__all__ = ["concatenate", "cut", "join", "split"]
+
 FAN_IN = 8
 BLOCK = 8
 
