@@ -7,8 +7,9 @@ from typing import Any, Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType
 
+from grad_contrib._arrays import placed, spec_of, wide
 from grad_contrib._matrices import AsMatrices, MuonDimensionNumbers
 from grad_core import DType, safe_divide, safe_norm, stacking
 
@@ -91,12 +92,12 @@ def orthogonalized(
     """Arrays with all singular values close to 1; None for what is no array of numbers."""
     made: list[Any] = [None] * len(leaves)
     for group, form in _groups(leaves, numbers):
-        stack = stacking.join([form.there(_gathered(leaves[i])) for i in group])
+        stack = stacking.join([form.there(placed(leaves[i], ())) for i in group])
         matrices = _spread(stack.reshape(-1, *form.shape[1:]))
         matrices = newton_schulz(matrices, sets, steps, preconditioning, eps, dtype)
-        pieces = stacking.cut(_gathered(matrices).reshape(stack.shape))
+        pieces = stacking.cut(placed(matrices, ()).reshape(stack.shape))
         for i, piece in zip(group, pieces, strict=True):
-            made[i] = _placed(form.back(piece), leaves[i])
+            made[i] = placed(form.back(piece), spec_of(leaves[i]))
     return made
 
 
@@ -162,7 +163,7 @@ def _rescaled(
     x: jax.Array, gram: jax.Array, preconditioning: str, eps: Any
 ) -> tuple[jax.Array, jax.Array]:
     """Matrices whose singular values are at most 1, and their X X*."""
-    size = jnp.abs(gram.astype(jnp.promote_types(gram.dtype, jnp.float32)))
+    size = jnp.abs(wide(gram))
     if preconditioning == "aol":
         squares = jnp.sum(size, axis=2, keepdims=True)
     else:
@@ -172,34 +173,10 @@ def _rescaled(
     return x * scale, gram * scale * jnp.swapaxes(scale, 1, 2)
 
 
-# Meshes with explicit axes.
-
-
-def _explicit_mesh(x: jax.Array) -> Any:
-    """The mesh of an array if all its axes are explicit, or None."""
-    mesh = jax.typeof(x).sharding.mesh
-    explicit = not mesh.empty and all(kind == AxisType.Explicit for kind in mesh.axis_types)
-    return mesh if explicit else None
-
-
-def _gathered(x: jax.Array) -> jax.Array:
-    """The array whole on every device."""
-    return x if _explicit_mesh(x) is None else _resharded(x, PartitionSpec())  # type: ignore[no-untyped-call]
-
-
 def _spread(stack: jax.Array) -> jax.Array:
     """The stack with its matrices dealt out to all devices, if their number allows."""
-    mesh = _explicit_mesh(stack)
-    if mesh is None or len(stack) % mesh.size:
+    mesh = jax.typeof(stack).sharding.mesh
+    is_explicit = all(kind == AxisType.Explicit for kind in mesh.axis_types)
+    if mesh.empty or not is_explicit or len(stack) % mesh.size:
         return stack
-    return _resharded(stack, PartitionSpec(mesh.axis_names))  # type: ignore[no-untyped-call]
-
-
-def _placed(x: jax.Array, like: jax.Array) -> jax.Array:
-    """The array placed like another."""
-    return x if _explicit_mesh(x) is None else _resharded(x, jax.typeof(like).sharding)
-
-
-def _resharded(x: jax.Array, sharding: Any) -> jax.Array:
-    moved: jax.Array = jax.sharding.reshard(x, sharding)  # type: ignore[no-untyped-call]
-    return moved
+    return placed(stack, (mesh.axis_names,))

@@ -5,8 +5,8 @@ from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from grad_contrib._arrays import placed, sharding_by, spec_of, wide
 from grad_contrib._matrices import MuonDimensionNumbers, axes_of
 from grad_core import zeros_like
 
@@ -32,32 +32,32 @@ class Subspace:
 
         It stays the last one where the matrix is zero, or not finite.
         """
-        row, column = _spec(x)
-        x = _placed(x, (None, None))
+        row, column = spec_of(x)
+        x = placed(x, (None, None))
         largest = jnp.max(jnp.abs(x))
         is_usable = (largest > 0) & jnp.isfinite(largest)
         # Some backends square the numbers.
         x = jnp.where(is_usable, x / jnp.where(is_usable, largest, 1), 0)
         left, _, right = jnp.linalg.svd(x, full_matrices=False)
         vectors = (left if self.of_rows else jnp.conj(right).T)[:, : self.rank]
-        vectors = _placed(vectors, (row if self.of_rows else column, None))
+        vectors = placed(vectors, (row if self.of_rows else column, None))
         # Signs, or phases, are free; those that turn over would turn the moments over.
         side = jnp.sign(jnp.sum(jnp.conj(vectors) * last, axis=0))
         return jnp.where(is_usable, jnp.where(side == 0, 1, side) * vectors, last)
 
     def project(self, x: jax.Array, projector: jax.Array) -> jax.Array:
         """What is seen of a matrix, in float32 at least."""
-        p, (row, column) = _wide(projector), _spec(x)
+        p, (row, column) = wide(projector), spec_of(x)
         if self.of_rows:
-            return _einsum("mr,mn->rn", jnp.conj(p), _wide(x), (None, column))
-        return _einsum("nr,mn->mr", p, _wide(x), (row, None))
+            return _einsum("mr,mn->rn", jnp.conj(p), wide(x), (None, column))
+        return _einsum("nr,mn->mr", p, wide(x), (row, None))
 
     def lift(self, u: jax.Array, projector: jax.Array, like: jax.Array) -> jax.Array:
         """What that is as a matrix, sharded like another."""
-        p, u = _wide(projector), _wide(u)
+        p, u = wide(projector), wide(u)
         if self.of_rows:
-            return _einsum("mr,rn->mn", p, u, _spec(like))
-        return _einsum("nr,mr->mn", jnp.conj(p), u, _spec(like))
+            return _einsum("mr,rn->mn", p, u, spec_of(like))
+        return _einsum("nr,mr->mn", jnp.conj(p), u, spec_of(like))
 
     def first_projector(self, x: Any) -> jax.Array:
         """Zeros of the shape of a projector."""
@@ -87,8 +87,8 @@ class Matrix:
             return jax.ShapeDtypeStruct(self.shape, x.dtype)  # type: ignore[no-untyped-call]
         x = jnp.asarray(x)
         # Axes that are joined are gathered first.
-        spec = [each if i in self.alone else None for i, each in enumerate(_spec(x))]
-        return _placed(x, spec).transpose(self.axes).reshape(self.shape)
+        spec = [each if i in self.alone else None for i, each in enumerate(spec_of(x))]
+        return placed(x, spec).transpose(self.axes).reshape(self.shape)
 
     def first_seen(self, x: Any) -> jax.Array:
         """Zeros of the shape of what is seen of an array."""
@@ -104,7 +104,7 @@ class Matrix:
         matrix = jnp.asarray(scale, matrix.real.dtype) * matrix
         order = sorted(range(len(self.axes)), key=self.axes.__getitem__)
         x = matrix.reshape(self.moved).transpose(order)
-        return _placed(x.astype(jnp.result_type(like)), _spec(like))
+        return placed(x.astype(jnp.result_type(like)), spec_of(like))
 
 
 def _narrowed(x: Any, axis: int, size: int) -> jax.Array:
@@ -115,35 +115,6 @@ def _narrowed(x: Any, axis: int, size: int) -> jax.Array:
     return jnp.broadcast_to(jnp.sum(zeros_like(x), axis, keepdims=True), shape)
 
 
-def _wide(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-# Meshes with explicit axes; on others, XLA decides. A spec tells how each axis is sharded.
-
-
 def _einsum(subscripts: str, p: jax.Array, x: jax.Array, spec: Any) -> jax.Array:
-    sharding = _sharding(p, spec)
+    sharding = sharding_by(p, spec)
     return jnp.einsum(subscripts, p, x, precision=_PRECISION, out_sharding=sharding)
-
-
-def _placed(x: jax.Array, spec: Any) -> jax.Array:
-    """The array, sharded by a spec."""
-    sharding = _sharding(x, spec)
-    if sharding is None:
-        return x
-    moved: jax.Array = jax.sharding.reshard(x, sharding)  # type: ignore[no-untyped-call]
-    return moved
-
-
-def _sharding(x: jax.Array, spec: Any) -> NamedSharding | None:
-    """The sharding by a spec over the mesh of an array."""
-    mesh = jax.typeof(x).sharding.mesh
-    if AxisType.Explicit not in mesh.axis_types:
-        return None
-    return NamedSharding(mesh, PartitionSpec(*spec))  # type: ignore[no-untyped-call]
-
-
-def _spec(x: Any) -> tuple[Any, ...]:
-    spec = jax.typeof(x).sharding.spec
-    return (*spec, *[None] * (jnp.ndim(x) - len(spec)))

@@ -39,12 +39,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from grad_contrib._arrays import is_absent
 from grad_contrib._own_state import copy_of, dot, rows, total
 from grad_contrib._scalars import scalar_dtype
 from grad_core import (
     GradientTransformation,
     LeafRule,
-    MaskedNode,
     NonNegative,
     OptState,
     Params,
@@ -216,8 +216,4 @@ def movement() -> LeafRule:
 
 def _present(updates: Updates) -> Updates:
     """The updates, with None where there is none."""
-
-    def is_absent(g: Any) -> bool:
-        return isinstance(g, MaskedNode) or getattr(g, "dtype", None) == jax.dtypes.float0
-
     return jax.tree.map(lambda g: None if is_absent(g) else g, updates, is_leaf=is_absent)

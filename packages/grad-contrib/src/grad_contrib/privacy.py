@@ -28,13 +28,13 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
+from grad_contrib._arrays import is_absent, wide
 from grad_contrib._random import RandomKey, Seed, key_of
 from grad_core import (
     Decay,
     GradientTransformation,
     LeafTypeError,
     LearningRate,
-    MaskedNode,
     NonNegative,
     Params,
     Real,
@@ -138,12 +138,12 @@ def aggregate(
         updates: Updates, state: DifferentiallyPrivateAggregateState, params: Params | None
     ) -> tuple[Updates, DifferentiallyPrivateAggregateState]:
         treedef: Any
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_absent)
-        there = [i for i, g in enumerate(leaves) if not _is_absent(g)]
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=is_absent)
+        there = [i for i, g in enumerate(leaves) if not is_absent(g)]
         size = _number_of_examples(updates)
-        wide = [_widened(leaves[i]) for i in there]
+        gradients = [wide(leaves[i]) for i in there]
         next_key, *keys = jax.random.split(state.rng_key, len(there) + 1)
-        sums: Any = per_example_global_norm_clip(wide, l2_norm_clip)[0] if there else []
+        sums: Any = per_example_global_norm_clip(gradients, l2_norm_clip)[0] if there else []
         deviation = jnp.asarray(l2_norm_clip * noise_multiplier)
         for i, total, key in zip(there, sums, keys, strict=True):
             noise = _noise(key, total) * deviation.astype(total.real.dtype)
@@ -153,23 +153,14 @@ def aggregate(
     return TreeRule(update, init)
 
 
-def _widened(g: jax.Array) -> jax.Array:
-    return g.astype(jnp.promote_types(g.dtype, jnp.float32))
-
-
 def _noise(key: jax.Array, like: jax.Array) -> jax.Array:
     """Independent normal numbers; of complex ones both parts are."""
     noise = jax.random.normal(key, like.shape, like.dtype)
     return noise * 2**0.5 if jnp.iscomplexobj(like) else noise
 
 
-def _is_absent(g: Any) -> bool:
-    is_float0 = getattr(g, "dtype", None) == jax.dtypes.float0
-    return g is None or isinstance(g, MaskedNode) or is_float0
-
-
 def _check_inexact(name: str, path: Any, x: Any) -> None:
-    if not _is_absent(x) and not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+    if not is_absent(x) and not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
         raise LeafTypeError(
             f"{name}{jax.tree_util.keystr(path)} is {jnp.result_type(x)}, but only floating-point "
             "and complex arrays can be optimized. Cast it, or leave it out with masked."
@@ -178,10 +169,10 @@ def _check_inexact(name: str, path: Any, x: Any) -> None:
 
 def _number_of_examples(updates: Updates) -> int:
     """The length of the first axis of all leaves."""
-    found = jax.tree_util.tree_flatten_with_path(updates, is_leaf=_is_absent)[0]
+    found = jax.tree_util.tree_flatten_with_path(updates, is_leaf=is_absent)[0]
     sizes = []
     for path, g in found:
-        if _is_absent(g):
+        if is_absent(g):
             continue
         _check_inexact("updates", path, g)
         if jnp.ndim(g) == 0 or jnp.shape(g)[0] == 0:
