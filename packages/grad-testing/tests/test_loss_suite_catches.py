@@ -24,6 +24,7 @@ from grad_testing import (
 )
 from grad_testing.loss_cases import EXTREMES
 from grad_testing.loss_subject import loss_subject_of
+from grad_testing.tpu_targets import Target
 
 LOGITS = np.array([[0.5, -1.0, 2.0], [1.0, 0.25, 0.3]], np.float32)
 LABELS = np.array([[0.2, 0.5, 0.3], [0.1, 0.3, 0.6]], np.float32)
@@ -388,8 +389,8 @@ def test_wrong_results_on_a_mesh_are_caught(mesh: jax.sharding.Mesh) -> None:
 
 
 @pytest.mark.tpu
-def test_what_does_not_compile_for_a_tpu_is_caught(tpu_device: jax.Device) -> None:
-    require_caught(loss_device_checks.compiles_for_tpu, runs_on_cpus_only, tpu_device)
+def test_what_does_not_compile_for_a_tpu_is_caught(tpu: Target) -> None:
+    require_caught(loss_device_checks.compiles_for_tpu, runs_on_cpus_only, tpu)
 
 
 def test_every_check_is_a_test_of_the_suite_and_shown_to_fail() -> None:

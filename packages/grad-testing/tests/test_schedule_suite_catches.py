@@ -21,6 +21,7 @@ from grad_testing import (
     value_checks,
 )
 from grad_testing.schedule_checks import schedule_subject_of
+from grad_testing.tpu_targets import Target
 
 
 def parts(count: Numeric, length: Numeric) -> jax.Array:
@@ -209,6 +210,11 @@ def unequal_copies(init_value: Any, decay_steps: Any) -> Any:
     return Unequal(good(init_value, decay_steps))
 
 
+@broken()
+def runs_on_cpus_only(init_value: Any, decay_steps: Any) -> Any:
+    return lambda count: jnp.abs(jnp.linalg.eigvals(jnp.eye(2) * (count + 1.0))).sum()
+
+
 CAUGHT = [
     (schedule_checks.values_are_finite, infinite_at_zero),
     (schedule_checks.values_are_exact, rounds_its_decay),
@@ -249,11 +255,17 @@ def test_the_check_catches(check: Any, factory: Any) -> None:
     assert not isinstance(caught.value, DoesNotApply)
 
 
+@pytest.mark.tpu
+def test_what_does_not_compile_for_a_tpu_is_caught(tpu: Target) -> None:
+    with pytest.raises(Exception, match="eig"):
+        schedule_checks.compiles_for_tpu(schedule_subject_of(runs_on_cpus_only), tpu)
+
+
 def test_every_check_is_a_test_of_the_suite_and_shown_to_fail() -> None:
     shared = {*value_checks.__all__} - {"survives_tree_map_and_replace"}  # of tuples
     named = {*schedule_checks.__all__, *shared, "numbers_are_checked"}
     checks = named - {"ScheduleSubject", "schedule_subject_of", "values_at"}
-    assert checks == {check.__name__ for check, _ in CAUGHT}
+    assert checks == {check.__name__ for check, _ in CAUGHT} | {"compiles_for_tpu"}
     tests = {name for name in dir(ScheduleSuite) if name.startswith("test_")}
     assert tests == {f"test_{name}" for name in checks} | {
         "test_can_be_called",

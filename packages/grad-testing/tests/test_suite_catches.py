@@ -24,6 +24,7 @@ from grad_testing import (
     value_checks,
 )
 from grad_testing.checking import subject_of
+from grad_testing.tpu_targets import Target
 
 CHECKS = (
     descent_checks,
@@ -300,11 +301,19 @@ def unsharded_state() -> GradientTransformation:
     return summing(lambda t, g: t + g, zeros=lambda p, dtype: jnp.zeros(p.shape, p.dtype))
 
 
+def runs_on_cpus_only() -> GradientTransformation:
+    """Asks for eigenvalues of matrices that are not symmetric."""
+    return leafwise(lambda g: g + jnp.abs(jnp.linalg.eigvals(g.T @ g)).sum() if g.ndim > 1 else g)
+
+
 def large_temporary() -> GradientTransformation:
-    """Sorts sixteen copies of each leaf."""
-    return leafwise(
-        lambda g: jnp.sort(jnp.concatenate([g * i for i in range(16)]), axis=0)[: len(g)]
-    )
+    """Has sixteen copies of each leaf in memory at once."""
+
+    def copied(g: jax.Array) -> jax.Array:
+        copies = jnp.concatenate([g * i for i in range(16)])
+        return jax.lax.optimization_barrier(copies)[: len(g)]
+
+    return leafwise(copied)
 
 
 CAUGHT = [
@@ -384,8 +393,11 @@ def test_unsharded_state_is_caught(mesh: jax.sharding.Mesh) -> None:
 
 
 @pytest.mark.tpu
-def test_a_large_temporary_is_caught(tpu_device: jax.Device) -> None:
-    require_caught(tpu_checks.compiles_for_tpu, large_temporary, tpu_device)
+def test_what_goes_wrong_on_tpus_is_caught(tpu: Target) -> None:
+    require_caught(tpu_checks.compiles_for_tpu, runs_on_cpus_only, tpu)
+    require_caught(tpu_checks.needs_little_memory_on_tpu, large_temporary, tpu)
+    if tpu.layout == "sharded":
+        require_caught(tpu_checks.compiles_for_tpu, unsharded_state, tpu)
 
 
 def test_every_check_is_a_test_of_the_suite_and_shown_to_fail() -> None:
@@ -396,7 +408,8 @@ def test_every_check_is_a_test_of_the_suite_and_shown_to_fail() -> None:
         if callable(check)
     }
     shown = {entry[0] for entry in (*CAUGHT, *CAUGHT_IN_CASE)}
-    shown |= {sharding_checks.sharding_changes_nothing, tpu_checks.compiles_for_tpu}
+    shown |= {sharding_checks.sharding_changes_nothing}
+    shown |= {tpu_checks.compiles_for_tpu, tpu_checks.needs_little_memory_on_tpu}
     assert {check.__name__ for check in checks - shown} == set()
     tests = {name for name in dir(TransformationSuite) if name.startswith("test_")}
     assert tests == {f"test_{c.__name__}" for c in checks} | {

@@ -1,25 +1,11 @@
 """The main job: the example that trains on handwritten digits reaches its accuracy."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 
-EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "examples" / "digits.py"
 
-
-@pytest.fixture(scope="module")
-def digits():
-    if not EXAMPLE.exists():
-        pytest.skip("the example belongs to the workspace, and this is not one")
-    pytest.importorskip("sklearn")
-    pytest.importorskip("matplotlib")
-    spec = importlib.util.spec_from_file_location("digits_example", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def digits(example):
+    return example("digits")
 
 
 def test_it_reaches_its_accuracy(digits, tmp_path, capsys):

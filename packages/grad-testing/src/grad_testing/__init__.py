@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from grad_testing.checking import DoesNotApply
     from grad_testing.finding import loss_functions, schedule_factories, transformation_factories
     from grad_testing.losses import LossSuite
+    from grad_testing.processes import ProcessesFailed, run_processes
     from grad_testing.schedules import ScheduleSuite
     from grad_testing.tolerances import Tolerance, tolerance_for
     from grad_testing.transformations import TransformationSuite
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
 __all__ = [
     "DoesNotApply",
     "LossSuite",
+    "ProcessesFailed",
     "ScheduleSuite",
     "Tolerance",
     "TransformationSuite",
     "loss_functions",
+    "run_processes",
     "schedule_factories",
     "tolerance_for",
     "transformation_factories",
@@ -39,10 +42,12 @@ __all__ = [
 _HOMES = {
     "DoesNotApply": "checking",
     "LossSuite": "losses",
+    "ProcessesFailed": "processes",
     "ScheduleSuite": "schedules",
     "Tolerance": "tolerances",
     "TransformationSuite": "transformations",
     "loss_functions": "finding",
+    "run_processes": "processes",
     "schedule_factories": "finding",
     "tolerance_for": "tolerances",
     "transformation_factories": "finding",

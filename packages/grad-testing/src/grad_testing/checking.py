@@ -8,7 +8,8 @@ the suite calls it for every factory.
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -34,6 +35,7 @@ __all__ = [
     "require_finite",
     "require_refused",
     "require_same_types",
+    "require_sharded_alike",
     "sample",
     "subject_of",
     "take_steps",
@@ -61,6 +63,13 @@ class Subject:
         self.factory = factory
         self.name: str = getattr(factory, "__name__", repr(factory))
         self.conformance = grad_core.conformance_of(factory)
+
+    @functools.cached_property
+    def path(self) -> str | None:
+        """The package that lists it and its name; None if none does."""
+        package = getattr(self.factory, "__module__", "").partition(".")[0]
+        is_listed = self.name in getattr(sys.modules.get(package), "__all__", ())
+        return f"{package}.{self.name}" if is_listed else None
 
     @functools.cached_property
     def arguments(self) -> inspect.BoundArguments:
@@ -354,6 +363,20 @@ def require_close(
         rtol, atol = tolerance or tolerance_for(getattr(b, "dtype", np.dtype(float)))
         close = np.allclose(x, y, rtol, atol, equal_nan=True)
         require(close, f"{place} is {x!r}, but should be {y!r}")
+
+
+def require_sharded_alike(state: Tree, params: Mapping[str, Any], what: str) -> None:
+    """Requires what a state has of a parameter's shape, under its name, to be sharded like it."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        key = getattr(path[-1], "key", None) if path else None
+        p = params.get(key) if isinstance(key, str) else None
+        if p is None or p.ndim == 0 or p.shape != leaf.shape:
+            continue
+        require(
+            leaf.sharding.is_equivalent_to(p.sharding, p.ndim),
+            f"{what}, state{jax.tree_util.keystr(path)} is sharded as {leaf.sharding}, "
+            f"but should be as its parameter, {p.sharding}",
+        )
 
 
 def require_finite(tree: Tree, what: str) -> None:

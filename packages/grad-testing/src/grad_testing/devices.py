@@ -11,7 +11,7 @@ import numpy as np
 __all__ = [
     "NoTopology",
     "current_backend",
-    "device_to_compile_for",
+    "devices_to_compile_for",
     "has_tpu",
     "make_mesh",
     "make_virtual_devices",
@@ -19,7 +19,6 @@ __all__ = [
 ]
 
 VIRTUAL_DEVICES = 8
-TOPOLOGY = "v5e:2x2"
 
 
 class NoTopology(Exception):
@@ -29,7 +28,8 @@ class NoTopology(Exception):
 def prepare(backend: str) -> None:
     """Makes JAX use a backend, if it has not chosen one yet; on the CPU with 8 virtual devices.
 
-    Where the backend is missing JAX uses the CPU; `current_backend` tells.
+    Where the backend is missing JAX uses the CPU; `current_backend` tells. GPUs and TPUs multiply
+    matrices in full float32 then, which is not their default: what tests compare is exact on CPUs.
 
     Args:
       backend: ``"cpu"``, ``"gpu"`` or ``"tpu"``.
@@ -40,6 +40,8 @@ def prepare(backend: str) -> None:
     elif backend == "gpu" and _has_gpu():
         platforms = "cuda,cpu"
     _configure("jax_platforms", platforms)
+    if platforms != "cpu":
+        _configure("jax_default_matmul_precision", "highest")
     make_virtual_devices()
 
 
@@ -104,20 +106,18 @@ def _has_gpu() -> bool:
 
 
 @functools.cache
-def device_to_compile_for(topology: str = TOPOLOGY) -> jax.Device:
-    """A TPU that is there, or else one of a topology that libtpu can compile for.
+def devices_to_compile_for(topology: str) -> tuple[jax.Device, ...]:
+    """The TPUs of a topology that libtpu can compile for, whether or not there is a TPU here.
 
     Args:
-      topology: The name of the topology, if there is no TPU.
+      topology: The name of the topology, such as ``"v5e:2x2"``.
 
     Returns:
-      The device, to be named by the shardings of abstract arguments.
+      The devices, to be named by the shardings of abstract arguments.
 
     Raises:
       NoTopology: If libtpu is missing, or cannot make the topology.
     """
-    if current_backend() == "tpu":
-        return jax.devices()[0]
     if not has_tpu():
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
@@ -127,5 +127,4 @@ def device_to_compile_for(topology: str = TOPOLOGY) -> jax.Device:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     except Exception as error:  # what libtpu raises is not documented
         raise NoTopology(f"libtpu makes no topology {topology}: {error}") from error
-    device: jax.Device = found.devices[0]
-    return device
+    return tuple(found.devices)

@@ -11,8 +11,12 @@ from grad_testing.checking import require, require_close
 from grad_testing.loss_cases import Arrays
 from grad_testing.loss_checks import tolerance
 from grad_testing.loss_subject import LossSubject, quick_jit
+from grad_testing.tpu_targets import Target, abstract
 
 __all__ = ["compiles_for_tpu", "sharding_changes_nothing"]
+
+EXAMPLES = 1024
+"""That losses are compiled for, at most: few would not fill the registers of a TPU."""
 
 
 def sharding_changes_nothing(subject: LossSubject, mesh: jax.sharding.Mesh) -> None:
@@ -67,17 +71,20 @@ def _placed(subject: LossSubject, mesh: jax.sharding.Mesh, arrays: Arrays) -> di
     return {name: jax.device_put(a, NamedSharding(mesh, spec(name))) for name, a in arrays.items()}
 
 
-def compiles_for_tpu(subject: LossSubject, device: jax.Device) -> None:
-    """Value and gradients compile for a TPU, in bfloat16.
+def compiles_for_tpu(subject: LossSubject, target: Target) -> None:
+    """Value and gradients of many examples compile for TPUs, and need what is on record.
 
     Args:
       subject: The loss.
-      device: A TPU, or a device of a TPU topology.
+      target: A TPU, or a mesh of them.
     """
-    sharding = jax.sharding.SingleDeviceSharding(device)
+    copies = EXAMPLES // subject.batch_size // 2 * 2
     arrays = {
-        name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)  # type: ignore[no-untyped-call]
+        name: abstract((a.shape[0] * copies, *a.shape[1:]), a.dtype)
+        if name in subject.batched
+        else a
         for name, a in jax.eval_shape(lambda: subject.cast("bfloat16")).items()
     }
+    arrays = target.placed(arrays, dict.fromkeys(subject.batched, ("data",)))
     reals = {name: arrays.pop(name) for name in subject.reals}
-    jax.jit(subject.value_and_gradients).trace(reals, arrays).lower().compile()
+    target.compile(subject.path, "value_and_grad", subject.value_and_gradients, reals, arrays)

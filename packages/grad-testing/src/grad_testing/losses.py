@@ -17,6 +17,7 @@ from grad_testing.finding import loss_functions
 from grad_testing.loss_cases import EXTREMES
 from grad_testing.loss_subject import DTYPES, loss_subject_of
 from grad_testing.suites import Suite, as_test, verify
+from grad_testing.tpu_targets import Target
 
 __all__ = ["LossSuite"]
 
@@ -152,6 +153,6 @@ class LossSuite(Suite):
         verify(loss_device_checks.sharding_changes_nothing, loss_subject_of(factory), mesh)
 
     @pytest.mark.tpu
-    def test_compiles_for_tpu(self, factory: Factory, tpu_device: jax.Device) -> None:
-        """Value and gradients compile for a TPU."""
-        verify(loss_device_checks.compiles_for_tpu, loss_subject_of(factory), tpu_device)
+    def test_compiles_for_tpu(self, factory: Factory, tpu: Target) -> None:
+        """Value and gradients compile for TPUs, and keep costs."""
+        verify(loss_device_checks.compiles_for_tpu, loss_subject_of(factory), tpu)

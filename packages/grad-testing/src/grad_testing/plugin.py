@@ -5,12 +5,18 @@ uses one of the fixtures below; so it does not disturb projects that merely have
 modules use JAX as they are imported, virtual devices must be made before: set
 ``grad_virtual_devices = true`` in the configuration of pytest.
 
+Options:
+  --backend: where to run tests.
+  --run-summary FILE: at the end say what did not run and why, in groups with counts.
+
 Fixtures:
   backend: ``"cpu"``, ``"gpu"`` or ``"tpu"``, where the tests run.
   tolerance: ``tolerance(dtype)``, the error that results of this dtype may have on this backend.
   devices: the devices of the backend; on the CPU, 8 virtual ones.
   mesh: a 2-D mesh of them, once automatic and once explicit.
-  tpu_device: a device of a TPU topology to compile for, where there need not be a TPU.
+  tpu: a TPU, or a mesh of them, to compile for; there need not be one here.
+  tpu_device: a single TPU, likewise.
+  tpu_ledger: what programs need on TPUs, on record.
 
 Markers:
   full: the test repeats what others show, on more cases; leave these out with ``-m "not full"``.
@@ -33,20 +39,39 @@ if TYPE_CHECKING:
     import jax
 
     from grad_testing.tolerances import Tolerance
+    from grad_testing.tpu_costs import Ledger
+    from grad_testing.tpu_targets import Target
 
-__all__ = ["backend", "devices", "mesh", "tolerance", "tpu_device"]
+__all__ = ["backend", "devices", "mesh", "tolerance", "tpu", "tpu_device", "tpu_ledger"]
 
 _NEEDS_DEVICES = frozenset({"devices", "mesh", "sharding_mesh"})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds ``--backend``."""
+    """Adds ``--backend`` and ``--run-summary``."""
     group = parser.getgroup("grad-testing", "gradient transformations")
     group.addoption(
         "--backend",
         choices=("cpu", "gpu", "tpu"),
         default=None,
         help="where to run tests; without it, on JAX's default backend",
+    )
+    group.addoption(
+        "--run-summary",
+        metavar="FILE",
+        default=None,
+        help="at the end say what did not run and why, in groups, and append that to FILE",
+    )
+    group.addoption(
+        "--record-tpu-costs",
+        metavar="FILE",
+        default=None,
+        help="append what programs need on TPUs to a file, rather than compare it",
+    )
+    parser.addini(
+        "grad_tpu_costs",
+        default="",
+        help="the table of what programs need on TPUs, from the root; compared with if given",
     )
     parser.addini(
         "grad_virtual_devices",
@@ -64,6 +89,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "tpu: compiles ahead of time for a TPU; skipped, with the reason, without libtpu"
     )
+    file: str | None = config.getoption("--run-summary")
+    if file is not None:
+        from grad_testing.summary import Summary
+
+        config.pluginmanager.register(Summary(config, file))
     asked: str | None = config.getoption("--backend")
     if asked is not None:
         from grad_testing.devices import prepare
@@ -73,6 +103,13 @@ def pytest_configure(config: pytest.Config) -> None:
         from grad_testing.devices import make_virtual_devices
 
         make_virtual_devices()
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Says what costs on TPUs are compared with."""
+    if not config.getini("grad_tpu_costs") or importlib.util.find_spec("libtpu") is None:
+        return None
+    return f"costs on TPUs: {_ledger(config)}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -162,11 +199,52 @@ def mesh(request: pytest.FixtureRequest, devices: Sequence[jax.Device]) -> jax.s
 
 
 @pytest.fixture(scope="session")
+def tpu_ledger(request: pytest.FixtureRequest) -> Ledger:
+    """Where to enter what programs need on TPUs; see `grad_testing.tpu_costs`."""
+    return _ledger(request.config)
+
+
+def _ledger(config: pytest.Config) -> Ledger:
+    from grad_testing.tpu_costs import Ledger
+
+    table: str = config.getini("grad_tpu_costs")
+    recording: str | None = config.getoption("--record-tpu-costs")
+    return Ledger(
+        config.rootpath / table if table else None, Path(recording) if recording else None
+    )
+
+
+def _targets(*layouts: str) -> list[Any]:
+    """Parameters of `tpu`. One topology shows what there is to see; the full tier has another."""
+    return [
+        pytest.param((topology, layout), id=f"{topology}-{layout}", marks=marks)
+        for topology, marks in (("v5e:2x2", ()), ("v5p:2x2x1", pytest.mark.full))
+        for layout in layouts
+    ]
+
+
+ONE_TPU = _targets("single")
+
+
+@pytest.fixture(scope="session", params=_targets("single", "sharded"))
+def tpu(request: pytest.FixtureRequest, tpu_ledger: Ledger) -> Target:
+    """What to compile for: a TPU, or a mesh of them; there need not be one here."""
+    from grad_testing.tpu_targets import Target
+
+    topology, layout = request.param
+    return Target(topology, layout, _devices_of(topology), tpu_ledger)
+
+
+@pytest.fixture(scope="session")
 def tpu_device() -> jax.Device:
-    """A TPU: one that is there, or one of a topology that can be compiled for."""
-    from grad_testing.devices import NoTopology, device_to_compile_for
+    """A TPU to compile for."""
+    return _devices_of("v5e:2x2")[0]
+
+
+def _devices_of(topology: str) -> tuple[jax.Device, ...]:
+    from grad_testing.devices import NoTopology, devices_to_compile_for
 
     try:
-        return device_to_compile_for()
+        return devices_to_compile_for(topology)
     except NoTopology as error:
         pytest.skip(str(error))

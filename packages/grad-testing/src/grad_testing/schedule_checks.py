@@ -24,10 +24,12 @@ from grad_testing.checking import (
     require_finite,
 )
 from grad_testing.tolerances import Tolerance
+from grad_testing.tpu_targets import Target, abstract
 
 __all__ = [
     "ScheduleSubject",
     "arrays_are_loops",
+    "compiles_for_tpu",
     "counts_of_every_kind_agree",
     "end_points_are_legal",
     "end_value_is_reached",
@@ -370,3 +372,17 @@ def end_value_is_reached(subject: ScheduleSubject) -> None:
         what = f"{subject.schedule!r} at step {late}, against its last value"
         got = np.asarray(subject.schedule(late))
         require_close(got, np.asarray(want), what, Tolerance(2e-7, 0.0))
+
+
+# Devices.
+
+
+def compiles_for_tpu(subject: ScheduleSubject, target: Target) -> None:
+    """The value at a step compiles for TPUs, and needs what is on record.
+
+    Args:
+      subject: The factory under test.
+      target: A TPU, or a mesh of them.
+    """
+    count = target.placed(abstract((), "int32"), {})
+    target.compile(subject.path, "value", subject.schedule, count)

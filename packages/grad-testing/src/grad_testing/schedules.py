@@ -7,7 +7,8 @@ from grad_testing import number_checks, schedule_checks, value_checks
 from grad_testing.checking import Factory
 from grad_testing.finding import schedule_factories
 from grad_testing.schedule_checks import schedule_subject_of
-from grad_testing.suites import Suite, as_test
+from grad_testing.suites import Suite, as_test, verify
+from grad_testing.tpu_targets import Target
 
 __all__ = ["ScheduleSuite"]
 
@@ -104,3 +105,10 @@ class ScheduleSuite(Suite):
     test_pickles = as_test(value_checks.pickles)
     test_copies_are_equal = as_test(value_checks.copies_are_equal)
     test_can_be_a_static_argument = as_test(value_checks.can_be_a_static_argument)
+
+    # Devices.
+
+    @pytest.mark.tpu
+    def test_compiles_for_tpu(self, factory: Factory, tpu: Target) -> None:
+        """The value at a step compiles for TPUs, and keeps costs."""
+        verify(schedule_checks.compiles_for_tpu, schedule_subject_of(factory), tpu)

@@ -1,7 +1,6 @@
 """Sharded parameters: the results are those of unsharded ones, and states are sharded alike."""
 
 import contextlib
-from typing import Any
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -9,8 +8,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from grad_testing.checking import (
     TransformationSubject,
     numbered,
-    require,
     require_close,
+    require_sharded_alike,
     take_steps,
 )
 
@@ -55,24 +54,11 @@ def sharding_changes_nothing(subject: TransformationSubject, mesh: jax.sharding.
         gradients = [jax.device_put(g, shardings) for g in gradients]
         states = {"init": tx.init(params), "init under jit": jax.jit(tx.init)(params)}
         for when, state in states.items():
-            _require_sharded_alike(state, params, f"{subject.name}: after {when}")
+            require_sharded_alike(state, params, f"{subject.name}: after {when}")
         eager, state = take_steps(tx, params, gradients)
         require_close(eager, expected, f"{subject.name}: on sharded leaves, updates")
-        _require_sharded_alike(state, params, f"{subject.name}: after update")
+        require_sharded_alike(state, params, f"{subject.name}: after update")
         update = jax.jit(tx.update)
         jitted, state = take_steps(tx, params, gradients, states["init under jit"], update)
         require_close(jitted, expected, f"{subject.name}: on sharded leaves under jit, updates")
-        _require_sharded_alike(state, params, f"{subject.name}: after update under jit")
-
-
-def _require_sharded_alike(state: Any, params: dict[str, jax.Array], what: str) -> None:
-    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        key = getattr(path[-1], "key", None) if path else None
-        p = params.get(key) if isinstance(key, str) else None
-        if p is None or p.ndim == 0 or p.shape != leaf.shape:
-            continue
-        require(
-            leaf.sharding.is_equivalent_to(p.sharding, p.ndim),
-            f"{what}, state{jax.tree_util.keystr(path)} is sharded as {leaf.sharding}, "
-            f"but should be as its parameter, {p.sharding}",
-        )
+        require_sharded_alike(state, params, f"{subject.name}: after update under jit")

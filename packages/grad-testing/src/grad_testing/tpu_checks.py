@@ -1,35 +1,39 @@
-"""Transformations compile for a TPU, without large temporary buffers; no TPU is needed."""
+"""Transformations compile for TPUs, keep shardings, and need little memory; no TPU is needed."""
 
+import functools
 from typing import Any
 
 import jax
 
-from grad_testing.checking import TransformationSubject, require
+from grad_testing.checking import TransformationSubject, require, require_sharded_alike
+from grad_testing.tpu_costs import Costs
+from grad_testing.tpu_targets import Target, abstract
 
-__all__ = ["compiles_for_tpu"]
+__all__ = ["compiles_for_tpu", "needs_little_memory_on_tpu"]
 
 SHAPES = {"bias": (1024,), "kernel": (4096, 1024), "other": (4096, 1024)}
+AXES = {"bias": ("model",), "kernel": ("data", "model"), "other": (None, "data")}
 
 
-def compiles_for_tpu(subject: TransformationSubject, device: jax.Device) -> None:
-    """``update`` compiles for a TPU, and needs no temporary buffer larger than the largest leaf.
+def compiles_for_tpu(subject: TransformationSubject, target: Target) -> None:
+    """``init`` and ``update`` compile for TPUs, keep shardings, and need what is on record.
 
     Args:
       subject: The factory under test.
-      device: A TPU, or a device of a TPU topology.
+      target: A TPU, or a mesh of them.
     """
-    sharding = jax.sharding.SingleDeviceSharding(device)
+    _costs_of_update(subject, target)
 
-    def on_device(tree: Any) -> Any:
-        return jax.tree.map(lambda x: _abstract(x.shape, x.dtype, sharding), tree)
 
-    shapes = {name: _abstract(shape, "float32") for name, shape in SHAPES.items()}
-    params = on_device(shapes)
-    state = on_device(jax.eval_shape(subject.runner.init, shapes))
-    update = jax.jit(subject.runner.update, donate_argnums=(0, 1))
-    analysis = update.trace(params, state, params).lower().compile().memory_analysis()
-    largest = max(x.size * x.dtype.itemsize for x in jax.tree.leaves(params))
-    temporary = analysis.temp_size_in_bytes
+def needs_little_memory_on_tpu(subject: TransformationSubject, target: Target) -> None:
+    """``update`` on one TPU needs no temporary buffer larger than the largest leaf.
+
+    Args:
+      subject: The factory under test.
+      target: A TPU.
+    """
+    temporary = _costs_of_update(subject, target).temporary
+    largest = max(x.size * x.dtype.itemsize for x in jax.tree.leaves(_params(target)))
     require(
         temporary <= largest,
         f"{subject.name}: compiled for a TPU, update needs {temporary} bytes of temporary buffers, "
@@ -37,5 +41,18 @@ def compiles_for_tpu(subject: TransformationSubject, device: jax.Device) -> None
     )
 
 
-def _abstract(shape: tuple[int, ...], dtype: Any, sharding: Any = None) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # type: ignore[no-untyped-call]
+@functools.lru_cache(maxsize=8)
+def _costs_of_update(subject: TransformationSubject, target: Target) -> Costs:
+    params = _params(target)
+    init = functools.partial(target.compile, subject.path, "init", subject.runner.init)
+    update = functools.partial(target.compile, subject.path, "update", subject.runner.update)
+    state, _ = init(params)
+    require_sharded_alike(state, params, f"{subject.name}: after init, for TPUs")
+    (_, state), costs = update(params, state, params, donate=(0, 1))
+    require_sharded_alike(state, params, f"{subject.name}: after update, for TPUs")
+    return costs
+
+
+def _params(target: Target) -> Any:
+    shapes = {name: abstract(shape, "float32") for name, shape in SHAPES.items()}
+    return target.placed(shapes, AXES)

@@ -19,7 +19,9 @@ from grad_testing import (
 from grad_testing.checking import Factory, subject_of
 from grad_testing.finding import transformation_factories
 from grad_testing.input_checks import DTYPES, OTHER_REAL_DTYPES
+from grad_testing.plugin import ONE_TPU
 from grad_testing.suites import Suite, as_test, verify
+from grad_testing.tpu_targets import Target
 from grad_testing.trees import KINDS
 
 __all__ = ["TransformationSuite"]
@@ -154,6 +156,12 @@ class TransformationSuite(Suite):
         verify(sharding_checks.sharding_changes_nothing, subject_of(factory), mesh)
 
     @pytest.mark.tpu
-    def test_compiles_for_tpu(self, factory: Factory, tpu_device: jax.Device) -> None:
-        """``update`` compiles for a TPU, and needs no large temporary buffer."""
-        verify(tpu_checks.compiles_for_tpu, subject_of(factory), tpu_device)
+    def test_compiles_for_tpu(self, factory: Factory, tpu: Target) -> None:
+        """``init`` and ``update`` compile for TPUs, and keep shardings and costs."""
+        verify(tpu_checks.compiles_for_tpu, subject_of(factory), tpu)
+
+    @pytest.mark.tpu
+    @pytest.mark.parametrize("tpu", ONE_TPU, indirect=True)
+    def test_needs_little_memory_on_tpu(self, factory: Factory, tpu: Target) -> None:
+        """``update`` on one TPU needs no large temporary buffer."""
+        verify(tpu_checks.needs_little_memory_on_tpu, subject_of(factory), tpu)

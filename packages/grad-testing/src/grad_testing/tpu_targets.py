@@ -1,0 +1,93 @@
+"""What is compiled for: a TPU or a mesh of them, of a topology or of this machine."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+
+from grad_testing.tpu_costs import Costs, Ledger, Program, costs_of
+
+__all__ = ["Target", "abstract"]
+
+
+class Target(NamedTuple):
+    """TPUs, one or a mesh of them, and where to enter what programs need there.
+
+    Attributes:
+      topology: The name of the topology.
+      layout: ``"single"``, for the first of them, or ``"sharded"``, for all.
+      devices: The TPUs of the topology.
+      ledger: The costs on record.
+    """
+
+    topology: str
+    layout: str
+    devices: tuple[jax.Device, ...]
+    ledger: Ledger
+
+    @property
+    def mesh(self) -> Mesh:
+        """A mesh with the axes ``data`` and ``model``, of all devices or of one."""
+        devices = self.devices if self.layout == "sharded" else self.devices[:1]
+        second = 2 if len(devices) % 2 == 0 else 1
+        return Mesh(np.asarray(devices).reshape(-1, second), ("data", "model"))
+
+    def sharding(self, *axes: str | None) -> Sharding:
+        """That of an array whose axes are sharded over axes of the mesh."""
+        if self.layout == "single":
+            return SingleDeviceSharding(self.devices[0])
+        return NamedSharding(self.mesh, PartitionSpec(*axes))  # type: ignore[no-untyped-call]
+
+    def placed(self, tree: Any, axes: Mapping[str, Sequence[str | None]]) -> Any:
+        """Shapes of arrays on the TPUs; by their names in the tree, how their axes are sharded."""
+
+        def place(path: Any, x: Any) -> jax.ShapeDtypeStruct:
+            name = getattr(path[-1], "key", "") if path else ""
+            sharding = self.sharding(*axes.get(name, ()))
+            return abstract(x.shape, x.dtype, sharding)
+
+        return jax.tree_util.tree_map_with_path(place, tree)
+
+    def compile(
+        self,
+        name: str | None,
+        part: str,
+        function: Any,
+        *arguments: Any,
+        donate: Sequence[int] = (),
+    ) -> tuple[Any, Costs]:
+        """Compiles a function for shapes of arrays, and enters what it needs.
+
+        Args:
+          name: Of the function, as it stands in the table; None enters nothing.
+          part: Which part of it, or what it does.
+          function: The function.
+          *arguments: Trees of shapes, with shardings.
+          donate: The indices of arguments that are donated.
+
+        Returns:
+          The shapes of its results, with their shardings; and its costs.
+        """
+        with jax.default_matmul_precision("default"):  # as users do, whatever the tests need
+            # Where no argument is used, nothing would tell that it is for TPUs.
+            jitted = jax.jit(function, donate_argnums=tuple(donate), keep_unused=True)
+            traced = jitted.trace(*arguments)
+            compiled = traced.lower().compile()
+        costs = costs_of(compiled)
+        if name is not None:
+            self.ledger.enter(Program(name, part, self.topology, self.layout), costs)
+        shapes = jax.tree.map(_with_sharding, traced.out_info, compiled.output_shardings)
+        return shapes, costs
+
+
+def _with_sharding(x: Any, sharding: Sharding) -> jax.ShapeDtypeStruct:
+    return abstract(x.shape, x.dtype, sharding)
+
+
+def abstract(
+    shape: Sequence[int], dtype: Any, sharding: Sharding | None = None
+) -> jax.ShapeDtypeStruct:
+    """An array that is not there."""
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # type: ignore[no-untyped-call]
