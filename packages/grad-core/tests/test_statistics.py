@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grad_core import first_moment, full_like, second_moment, zeros_like
+from grad_core import copy_of, first_moment, full_like, second_moment, zeros_like
 from grad_core.statistics import at_least_float32
 
 
@@ -51,6 +51,16 @@ def test_full_like():
     assert full.dtype == jnp.bfloat16
     assert (full == 0.5).all()
     assert full_like(jnp.ones(2, jnp.float32), 2, jnp.int32).dtype == jnp.int32
+
+
+def test_copies_outlive_what_is_donated():
+    p = jnp.arange(3.0)
+    copy = copy_of(p)
+    assert copy.unsafe_buffer_pointer() != p.unsafe_buffer_pointer()
+    p.delete()
+    np.testing.assert_array_equal(copy, [0.0, 1.0, 2.0])
+    assert copy_of(copy, jnp.bfloat16).dtype == jnp.bfloat16
+    assert (copy_of(jax.ShapeDtypeStruct((2,), jnp.float16)) == 0).all()
 
 
 def test_shapes_stand_for_arrays():

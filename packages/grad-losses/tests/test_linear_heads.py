@@ -309,8 +309,10 @@ def flops(equation: Any) -> int:
     return 2 * terms * equation.outvars[0].aval.size
 
 
-def test_costs_of_a_large_vocabulary() -> None:
+def test_costs_of_a_large_vocabulary(backend: str) -> None:
     """Memory is a seventh of that of all logits; the rest is the kernel's gradient in float32."""
+    if backend != "cpu":
+        pytest.skip("the bound is of memory as the compiler for CPUs gives it out")
     tokens, features, classes = 8192, 2304, 262144
     hidden, kernel = abstract((tokens, features), (features, classes))
     labels = jax.ShapeDtypeStruct((tokens,), jnp.int32)

@@ -97,13 +97,6 @@ def wide_zeros(p: Any) -> jax.Array:
     return zeros_like(p, jnp.promote_types(jnp.result_type(p), jnp.float32))
 
 
-def copy_of(p: Any) -> jax.Array:
-    """A parameter's first value. A copy, since state and parameters may both be donated."""
-    if isinstance(p, jax.ShapeDtypeStruct):
-        return zeros_like(p)
-    return jnp.array(p, jnp.result_type(p), copy=True)
-
-
 def _flatten(updates: Updates) -> tuple[list[Any], Any]:
     """Leaves and structure, None counted as a leaf."""
     return jax.tree.flatten(updates, is_leaf=lambda x: x is None)

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from grad_contrib._own_state import copy_of, wide_zeros
+from grad_contrib._own_state import wide_zeros
 from grad_core import (
     GradientTransformationExtraArgs,
     LeafRule,
@@ -36,6 +36,7 @@ from grad_core import (
     abs_sq,
     add_decayed_weights,
     chain,
+    copy_of,
     exempt,
     full_like,
     rule,

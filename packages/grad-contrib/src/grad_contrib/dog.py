@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grad_contrib._own_state import copy_of, knowing_its_state, rows, sq_norm
+from grad_contrib._own_state import knowing_its_state, rows, sq_norm
 from grad_core import (
     GradientTransformation,
     GradientTransformationExtraArgs,
@@ -47,6 +47,7 @@ from grad_core import (
     Updates,
     add_decayed_weights,
     chain,
+    copy_of,
     example,
     rule,
     safe_divide,

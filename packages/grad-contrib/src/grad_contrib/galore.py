@@ -99,6 +99,7 @@ class GaLoreState(NamedTuple):
 
 
 @exempt("compiles_for_tpu", reason=_SVD, run=False)
+@exempt("needs_little_memory_on_tpu", reason=_SVD, run=False)
 @transformation
 def scale_by_galore(
     rank: int = 128,
@@ -149,6 +150,7 @@ def scale_by_galore(
 
 @example(0.05)
 @exempt("compiles_for_tpu", reason=_SVD, run=False)
+@exempt("needs_little_memory_on_tpu", reason=_SVD, run=False)
 @transformation
 def galore(
     learning_rate: LearningRate,

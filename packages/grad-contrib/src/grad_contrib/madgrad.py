@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from grad_contrib._own_state import copy_of, rate_at, wide_zeros
+from grad_contrib._own_state import rate_at, wide_zeros
 from grad_core import (
     Decay,
     GradientTransformationExtraArgs,
@@ -36,6 +36,7 @@ from grad_core import (
     abs_sq,
     add_decayed_weights,
     chain,
+    copy_of,
     example,
     rule,
     safe_divide,

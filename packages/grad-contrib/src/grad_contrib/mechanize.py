@@ -39,8 +39,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grad_contrib._arrays import is_absent
-from grad_contrib._own_state import copy_of, dot, rows, total
+from grad_contrib._own_state import dot, rows, total
 from grad_contrib._scalars import scalar_dtype
 from grad_core import (
     GradientTransformation,
@@ -51,8 +50,10 @@ from grad_core import (
     Real,
     TreeRule,
     Updates,
+    copy_of,
     example,
     global_norm,
+    means_no_update,
     rule,
     safe_divide,
     safe_increment,
@@ -216,4 +217,6 @@ def movement() -> LeafRule:
 
 def _present(updates: Updates) -> Updates:
     """The updates, with None where there is none."""
-    return jax.tree.map(lambda g: None if is_absent(g) else g, updates, is_leaf=is_absent)
+    return jax.tree.map(
+        lambda g: None if means_no_update(g) else g, updates, is_leaf=means_no_update
+    )

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from grad_contrib._arrays import is_absent, wide
+from grad_contrib._arrays import wide
 from grad_contrib._random import RandomKey, Seed, key_of
 from grad_core import (
     Decay,
@@ -45,6 +45,7 @@ from grad_core import (
     example,
     exempt,
     identity,
+    means_no_update,
     per_example_global_norm_clip,
     rule,
     scale_by_learning_rate,
@@ -58,8 +59,8 @@ _NOT_FOR_THE_SUITE = """
     decreases_convex_loss
     decreases_nonconvex_loss decreases_stochastic_loss donation_changes_nothing
     end_points_are_legal extra_arguments_are_ignored extreme_gradients_are_finite gradients_flow
-    is_pure jit_changes_nothing missing_params_are_named numbers_do_not_recompile
-    numbers_may_be_traced pickles scan_is_a_loop sharding_changes_nothing
+    is_pure jit_changes_nothing missing_params_are_named needs_little_memory_on_tpu
+    numbers_do_not_recompile numbers_may_be_traced pickles scan_is_a_loop sharding_changes_nothing
     state_holds_only_arrays state_is_a_carry state_round_trips survives_tree_map_and_replace
     takes_trees vmap_is_a_loop works_in_dtype wrong_trees_are_named zero_gradients_are_finite
 """.split()  # noqa: SIM905 - it is long enough
@@ -138,8 +139,8 @@ def aggregate(
         updates: Updates, state: DifferentiallyPrivateAggregateState, params: Params | None
     ) -> tuple[Updates, DifferentiallyPrivateAggregateState]:
         treedef: Any
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=is_absent)
-        there = [i for i, g in enumerate(leaves) if not is_absent(g)]
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=means_no_update)
+        there = [i for i, g in enumerate(leaves) if not means_no_update(g)]
         size = _number_of_examples(updates)
         gradients = [wide(leaves[i]) for i in there]
         next_key, *keys = jax.random.split(state.rng_key, len(there) + 1)
@@ -160,7 +161,7 @@ def _noise(key: jax.Array, like: jax.Array) -> jax.Array:
 
 
 def _check_inexact(name: str, path: Any, x: Any) -> None:
-    if not is_absent(x) and not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+    if not means_no_update(x) and not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
         raise LeafTypeError(
             f"{name}{jax.tree_util.keystr(path)} is {jnp.result_type(x)}, but only floating-point "
             "and complex arrays can be optimized. Cast it, or leave it out with masked."
@@ -169,10 +170,10 @@ def _check_inexact(name: str, path: Any, x: Any) -> None:
 
 def _number_of_examples(updates: Updates) -> int:
     """The length of the first axis of all leaves."""
-    found = jax.tree_util.tree_flatten_with_path(updates, is_leaf=is_absent)[0]
+    found = jax.tree_util.tree_flatten_with_path(updates, is_leaf=means_no_update)[0]
     sizes = []
     for path, g in found:
-        if is_absent(g):
+        if means_no_update(g):
             continue
         _check_inexact("updates", path, g)
         if jnp.ndim(g) == 0 or jnp.shape(g)[0] == 0:

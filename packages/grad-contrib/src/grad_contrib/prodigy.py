@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from grad_contrib._arguments import pair_of_decays
-from grad_contrib._own_state import copy_of, dot, rate_at, rows, total, wide_zeros, with_numbers
+from grad_contrib._own_state import dot, rate_at, rows, total, wide_zeros, with_numbers
 from grad_core import (
     Decay,
     EmptyState,
@@ -50,6 +50,7 @@ from grad_core import (
     Updates,
     abs_sq,
     add_decayed_weights,
+    copy_of,
     example,
     rule,
     safe_divide,

@@ -30,7 +30,6 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from grad_contrib._own_state import copy_of
 from grad_core import (
     EmptyState,
     GradientTransformation,
@@ -42,6 +41,7 @@ from grad_core import (
     Updates,
     apply_updates,
     chain,
+    copy_of,
     example,
     normalize_by_update_norm,
     rule,

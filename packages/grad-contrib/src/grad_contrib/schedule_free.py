@@ -30,7 +30,6 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from grad_contrib._own_state import copy_of
 from grad_contrib._scalars import scalar_dtype
 from grad_core import (
     Decay,
@@ -47,6 +46,7 @@ from grad_core import (
     Updates,
     add_decayed_weights,
     chain,
+    copy_of,
     example,
     exempt,
     rule,
@@ -336,7 +336,10 @@ def schedule_free_sgd(
 
 
 @example(0.05)
-@exempt("compiles_for_tpu", reason="for one leaf z is read and written around AdamW's own step")
+@exempt(
+    "needs_little_memory_on_tpu",
+    reason="for one leaf z is read and written around AdamW's own step",
+)
 @transformation
 def schedule_free_adamw(
     learning_rate: LearningRate = 0.0025,

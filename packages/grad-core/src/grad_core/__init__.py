@@ -101,6 +101,7 @@ from grad_core.numerics import (
     safe_norm,
     safe_root_mean_squares,
     safe_sqrt,
+    widen,
 )
 from grad_core.partitioning import (
     MultiTransformState,
@@ -133,10 +134,14 @@ from grad_core.stateless import (
     with_extra_args_support,
 )
 from grad_core.statistics import (
+    copy_of,
     first_moment,
     full_like,
     second_moment,
     zeros_like,
+)
+from grad_core.structure import (
+    means_no_update,
 )
 from grad_core.transformations import (
     rule,
@@ -231,6 +236,7 @@ __all__ = [
     "clip_by_global_norm",
     "conformance_of",
     "conjugate",
+    "copy_of",
     "current_learning_rate",
     "ema",
     "example",
@@ -245,6 +251,7 @@ __all__ = [
     "keep_params_nonnegative",
     "masked",
     "matrix_inverse_pth_root",
+    "means_no_update",
     "multi_transform",
     "named_chain",
     "needs_extra_args",
@@ -286,6 +293,7 @@ __all__ = [
     "tree_utils",
     "unitwise_clip",
     "unitwise_norm",
+    "widen",
     "with_extra_args_support",
     "zero_nans",
     "zeros_like",

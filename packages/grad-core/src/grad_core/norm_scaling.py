@@ -10,7 +10,7 @@ from grad_core.hyperparameters import DType, NonNegative, Real
 from grad_core.linear_algebra import global_norm
 from grad_core.numerics import safe_divide, safe_norm, safe_root_mean_squares, safe_sqrt
 from grad_core.rules import LeafRule
-from grad_core.statistics import at_least_float32, zeros_like
+from grad_core.statistics import at_least_float32, copy_of, zeros_like
 from grad_core.transformations import rule
 from grad_core.types import EmptyState, PyTree, Updates
 
@@ -230,10 +230,7 @@ def scale_by_distance_over_gradients(
     def first_params(p: jax.Array) -> jax.Array:
         is_complex = jnp.issubdtype(jnp.result_type(p), jnp.complexfloating)
         dtype = jnp.promote_types(param_dtype, jnp.complex64) if is_complex else param_dtype
-        if isinstance(p, jax.ShapeDtypeStruct):
-            return zeros_like(p, dtype)
-        # A copy: state and parameters may both be donated, and must not share a buffer.
-        return jnp.array(p, dtype, copy=True)
+        return copy_of(p, dtype)
 
     def step(
         g: jax.Array,

@@ -27,6 +27,13 @@ def full_like(p: Any, value: Any, dtype: DType | None = None) -> jax.Array:
     return zeros + jnp.asarray(value, zeros.dtype)
 
 
+def copy_of(p: Any, dtype: DType | None = None) -> jax.Array:
+    """A copy of `p` in a buffer of its own: parameters and state may both be donated."""
+    if isinstance(p, jax.ShapeDtypeStruct):
+        return zeros_like(p, dtype)
+    return jnp.array(p, dtype or jnp.result_type(p), copy=True)
+
+
 def first_moment(dtype: DType | None = None) -> Callable[[jax.Array], jax.Array]:
     """Zeros in the parameter's dtype, or in `dtype`."""
     return lambda p: zeros_like(p, dtype)

@@ -34,7 +34,7 @@ from grad_optimizers.adam import scale_by_adam
 
 @example(1e-2)
 @exempt(
-    "compiles_for_tpu",
+    "needs_little_memory_on_tpu",
     reason="no elementwise rule: a leaf's direction is whole in memory before its norm is known",
 )
 @transformation

@@ -285,7 +285,9 @@ _ZOOM = scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy
 
 
 @exempt("complex64", reason="curvature is that of real parameters")
-@exempt("compiles_for_tpu", reason="conjugate gradients keep four vectors like the gradient")
+@exempt(
+    "needs_little_memory_on_tpu", reason="conjugate gradients keep four vectors like the gradient"
+)
 @exempt("sharding_changes_nothing", reason="the search interpolates between nearly equal values")
 @needs_extra_args(value_fn=half_square)
 @transformation

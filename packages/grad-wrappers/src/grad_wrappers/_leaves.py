@@ -6,16 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from grad_core import Params, PyTree, TreeMismatchError, Updates, structure, zeros_like
+from grad_core import Params, PyTree, TreeMismatchError, Updates, structure
 
 Rows = tuple[Any, ...]
-
-
-def copy_of(p: Any, dtype: Any = None) -> jax.Array:
-    """A copy of an array, in a buffer of its own: states outlive parameters that are donated."""
-    if isinstance(p, jax.ShapeDtypeStruct):
-        return zeros_like(p, dtype)
-    return jnp.array(p, dtype or jnp.result_type(p), copy=True)
 
 
 def zero_count() -> jax.Array:

@@ -27,6 +27,7 @@ from grad_core import (
     TreeRule,
     Updates,
     apply_updates,
+    copy_of,
     example,
     rule,
     safe_increment,
@@ -36,7 +37,7 @@ from grad_core import (
 )
 from grad_core.rules import compute_dtype
 from grad_core.sharing import dispatched_once
-from grad_wrappers._leaves import copy_of, is_inexact, is_low, rounded, zero_count
+from grad_wrappers._leaves import is_inexact, is_low, rounded, zero_count
 
 Tree = TypeVar("Tree")
 

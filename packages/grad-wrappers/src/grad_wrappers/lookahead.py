@@ -23,12 +23,13 @@ from grad_core import (
     TreeRule,
     Updates,
     apply_updates,
+    copy_of,
     example,
     rule,
     scale_by_learning_rate,
 )
 from grad_core.rules import in_compute_precision
-from grad_wrappers._leaves import copy_of, map_rows, zero_count
+from grad_wrappers._leaves import map_rows, zero_count
 
 
 class LookaheadParams(NamedTuple):

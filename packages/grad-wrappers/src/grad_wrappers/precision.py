@@ -36,6 +36,7 @@ from grad_core import (
     Params,
     TreeRule,
     Updates,
+    copy_of,
     example,
     exempt,
     rule,
@@ -47,7 +48,7 @@ from grad_core.adding import RandomKey
 from grad_core.errors import shown
 from grad_core.hyperparameters import Range
 from grad_core.rules import in_compute_precision
-from grad_wrappers._leaves import copy_of, is_low, map_rows, rounded
+from grad_wrappers._leaves import is_low, map_rows, rounded
 
 _Seed: TypeAlias = Annotated[RandomKey, Range()]
 
