@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Records what other torch libraries' optimizers do, for the tests of grad-contrib.
+"""Records what optimizers of torch and of libraries for it do, for the tests of grad-contrib.
 
 Usage: ``uv run tools/torch_contrib.py`` writes the recording anew; with ``--check`` it compares.
 torch lives in an environment of its own (``torch_environment.py``), and the libraries, whose
@@ -17,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -99,6 +100,23 @@ SCHEDULE_FREE: dict[str, tuple[str, dict[str, Any]]] = {
         {"lr": 0.3, "momentum": 0.7, "weight_decay": 0.1, "warmup_steps": 4},
     ),
 }
+# torch's own Muon forms products in bfloat16. Recorded are that, and the same code in float64.
+MUON: dict[str, dict[str, Any]] = {
+    "muon": {"lr": 0.1},
+    "muon-options": {
+        "lr": 0.05,
+        "momentum": 0.8,
+        "nesterov": False,
+        "weight_decay": 0.3,
+        "ns_coefficients": (2.0, -1.5, 0.5),
+        "ns_steps": 7,
+    },
+    "muon-no-decay": {"lr": 0.2, "weight_decay": 0.0, "momentum": 0.5},
+    "muon-match": {"lr": 0.2, "adjust_lr_fn": "match_rms_adamw"},
+}
+IN_BFLOAT16 = "-bfloat16"
+MUON_STEPS = 8
+SHAPES = ((3, 5), (5, 3), (4, 4), (2, 8))
 # What makes them the algorithms of ours, whose arguments they are not.
 ALWAYS: dict[str, dict[str, Any]] = {
     "prodigyopt.Prodigy": {"use_bias_correction": True},
@@ -106,18 +124,24 @@ ALWAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def run_torch(optimizer: str, arguments: dict[str, Any]) -> Any:
+def run_torch(
+    optimizer: str,
+    arguments: dict[str, Any],
+    start: Any = START,
+    target: Any = TARGET,
+    steps: int = STEPS,
+) -> Any:
     """The parameters after each step, on a quadratic whose curvature rises and falls."""
     torch: Any = importlib.import_module("torch")
     torch.set_default_dtype(torch.float64)
-    module, name = optimizer.split(".")
-    params = [torch.nn.Parameter(torch.tensor(leaf)) for leaf in START]
-    targets = [torch.tensor(leaf) for leaf in TARGET]
+    module, _, name = optimizer.rpartition(".")
+    params = [torch.nn.Parameter(torch.tensor(leaf)) for leaf in start]
+    targets = [torch.tensor(leaf) for leaf in target]
     made = getattr(importlib.import_module(module), name)
     tx = made(params, **arguments, **ALWAYS.get(optimizer, {}))
     is_free = module == "schedulefree"
     kept = []
-    for t in range(1, STEPS + 1):
+    for t in range(1, steps + 1):
         if is_free:
             tx.train()
         tx.zero_grad()
@@ -133,6 +157,22 @@ def run_torch(optimizer: str, arguments: dict[str, Any]) -> Any:
     return np.stack(kept)
 
 
+def run_muon() -> tuple[dict[str, Any], dict[str, Any]]:
+    """What Muon does, by case, and what the test needs to know."""
+    tensor: Any = importlib.import_module("torch").Tensor
+    rng = np.random.default_rng(0)
+    start, target = (
+        [rng.normal(size=shape).round(2).tolist() for shape in SHAPES] for _ in range(2)
+    )
+    results: dict[str, Any] = {}
+    for name, arguments in MUON.items():
+        case = ("torch.optim.Muon", arguments, start, target, MUON_STEPS)
+        results[name + IN_BFLOAT16] = run_torch(*case)
+        with mock.patch.object(tensor, "bfloat16", tensor.clone):
+            results[name] = run_torch(*case)
+    return results, {"muon": MUON, "muon_start": start, "muon_target": target}
+
+
 def flat(params: Any) -> Any:
     """All numbers of torch's parameters."""
     return np.concatenate([np.ravel(p.detach().numpy()) for p in params])
@@ -140,13 +180,19 @@ def flat(params: Any) -> Any:
 
 def record(path: Path) -> None:
     """Runs every case and writes all that the test needs to know."""
-    results = {name: run_torch(*case) for name, case in (CASES | SCHEDULE_FREE).items()}
+    muon, about_muon = run_muon()
+    results = muon | {name: run_torch(*case) for name, case in (CASES | SCHEDULE_FREE).items()}
     cases = {name: arguments for name, (_, arguments) in CASES.items()}
     free = {name: arguments for name, (_, arguments) in SCHEDULE_FREE.items()}
     about: dict[str, Any] = {"libraries": LIBRARIES, "start": START, "target": TARGET}
-    about |= {"cases": cases, "schedule_free": free}
+    about |= {"cases": cases, "schedule_free": free, **about_muon}
     path.parent.mkdir(exist_ok=True)
     np.savez_compressed(path, allow_pickle=False, about=np.array(json.dumps(about)), **results)
+
+
+def is_close(name: str, old: Any, new: Any) -> bool:
+    """Whether results are the same; processors round to bfloat16 at different places."""
+    return np.allclose(old, new, rtol=1e-12, atol=0.1 if name.endswith(IN_BFLOAT16) else 1e-8)
 
 
 def libraries(python: Path) -> Path:
@@ -177,13 +223,14 @@ def main() -> int:
         made = Path(folder) / RECORDING.name if args.check else RECORDING
         subprocess.run([python, __file__, "--with-torch", made], check=True, env=environment)
         if not args.check:
-            print(f"{len(CASES | SCHEDULE_FREE)} cases, {RECORDING.stat().st_size / 1000:.0f} kB")
+            count = len(CASES | SCHEDULE_FREE | MUON)
+            print(f"{count} cases, {RECORDING.stat().st_size / 1000:.0f} kB")
             return 0
         old, new = np.load(RECORDING), np.load(made)
         apart = [
             name
-            for name in CASES | SCHEDULE_FREE
-            if not np.allclose(old[name], new[name], rtol=1e-12)
+            for name in sorted({*old.files} & {*new.files} - {"about"})
+            if not is_close(name, old[name], new[name])
         ]
         print("\n".join(apart) or "torch does what was recorded")
         return int(bool(apart) or str(old["about"]) != str(new["about"]))

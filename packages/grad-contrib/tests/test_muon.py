@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from grad_contrib import MuonDimensionNumbers, muon, scale_by_muon
-from grad_contrib._orthogonal import _POLAR_EXPRESS, coefficient_sets
+from grad_contrib._matrices import AsMatrices
+from grad_contrib._orthogonal import (
+    _POLAR_EXPRESS,
+    NewtonSchulz,
+    _in_stacks,
+    _orthogonalized,
+    _Stacks,
+    coefficient_sets,
+    newton_schulz,
+)
 from grad_core import apply_updates
 
 RNG = np.random.default_rng(0)
@@ -165,24 +174,89 @@ def test_who_gets_what():
     assert len(jax.tree.leaves(plain.init(params).inner_states["muon"].inner_state[0].mu)) == 1
 
 
-def test_equations_do_not_grow_with_the_number_of_matrices():
-    """One batch is one set of products."""
+@pytest.mark.parametrize(("platform", "loops"), [("cpu", 1), ("tpu", 0)])
+def test_programs_do_not_grow_with_the_number_of_matrices(platform, loops):
+    """One stack is one set of products; on a CPU the steps are a loop."""
 
-    def products(count):
+    def text_for(count):
         tree = [jnp.ones((4, 4))] * count
         tx = scale_by_muon()
-        return str(jax.make_jaxpr(tx.update)(tree, tx.init(tree))).count("dot_general")
+        traced = jax.jit(tx.update).trace(tree, tx.init(tree))
+        return traced.lower(lowering_platforms=(platform,)).as_text()
 
-    assert products(12) == products(2) == 15
+    few, many = text_for(2), text_for(8)
+    assert few.count("dot_general") == many.count("dot_general") > 0
+    assert few.count("stablehlo.while") == many.count("stablehlo.while") == loops
 
 
-def test_one_batch_is_not_too_large(monkeypatch):
-    monkeypatch.setattr("grad_contrib._orthogonal._ELEMENTS_AT_ONCE", 40)
-    tree = [jnp.asarray(RNG.normal(size=(4, 4)), jnp.float32) for _ in range(5)]
-    tx = scale_by_muon()
-    found, _ = tx.update(tree, tx.init(tree))
-    for x, u in zip(tree, found, strict=True):
-        np.testing.assert_allclose(u, tx.update(x, tx.init(x))[0], atol=1e-5)
+@pytest.mark.parametrize(
+    ("stacks", "sizes"),
+    [
+        (_Stacks(3, 2**24, unroll=True), [6, 4]),
+        (_Stacks(8, 70, unroll=True), [4, 4, 2]),
+        (_Stacks(8, 1, unroll=True), [2] * 5),
+    ],
+)
+def test_stacks_hold_so_many(stacks, sizes):
+    """Of arrays, here of two matrices each, and of elements."""
+    form, seen = AsMatrices.of((2, 3, 4), MuonDimensionNumbers(1, 2)), []
+
+    def steps(x):
+        seen.append(len(x))
+        return -x
+
+    arrays = list(jnp.asarray(RNG.normal(size=(5, 2, 3, 4))))
+    made = _in_stacks(arrays, [form] * 5, stacks, steps)
+    assert seen == sizes
+    for x, y in zip(arrays, made, strict=True):
+        np.testing.assert_array_equal(y, -x)
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("sets", [STANDARD, (STANDARD, (2.0, -1.5, 0.5))])
+def test_the_first_step_rescales(sets, unroll):
+    x = RNG.normal(size=(3, 5))
+    gram = x @ x.T
+    scales = {
+        "aol": np.sum(np.abs(gram), axis=1, keepdims=True) ** -0.5,
+        "schatten": np.sum(gram**2) ** -0.25,
+    }
+    for preconditioning, scale in scales.items():
+        wanted = scale * x
+        for a, b, c in np.broadcast_to(sets, (2, 3)):
+            gram = wanted @ wanted.T
+            wanted = a * wanted + (b * gram + c * gram @ gram) @ wanted
+        how = NewtonSchulz(2, preconditioning)
+        stack = jnp.asarray(x, jnp.float32)[None]
+        found = newton_schulz(stack, jnp.asarray(sets), 1e-8, how, unroll)
+        np.testing.assert_allclose(found[0], wanted, atol=1e-5)
+
+
+def test_a_zero_matrix_has_a_derivative():
+    tx = scale_by_muon(eps=0.1)
+    slope = jax.grad(lambda x: tx.update(x, tx.init(x))[0][0, 0])(jnp.zeros((2, 3)))
+    first = 0.95 * 0.05 / (1 - 0.95**2) + 1
+    np.testing.assert_allclose(slope, [[first * 3.4445**5 / 0.1, 0, 0], [0, 0, 0]], rtol=1e-4)
+
+
+def test_users_functions_compile_once():
+    """The updates that call them run outside of `jit`, the steps do not."""
+    tx = scale_by_muon(weight_dimension_numbers=lambda tree: MuonDimensionNumbers())
+    x = jnp.ones((7, 5))
+    _, state = tx.update(x, tx.init(x))
+    before = _orthogonalized._cache_size()
+    tx.update(x, state)
+    assert _orthogonalized._cache_size() == before
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+@pytest.mark.parametrize("preconditioning", ["frobenius", "spectral"])
+def test_sizes_do_not_matter(size, preconditioning):
+    """Of squares, that is, which vanish or overflow."""
+    x = jnp.asarray(RNG.normal(size=(3, 4)), jnp.float32)
+    tx = scale_by_muon(eps=0.0, preconditioning=preconditioning)
+    wanted, found = (tx.update(g, tx.init(x))[0] for g in (x, jnp.float32(size) * x))
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("axes", ["data", "model", ("data", "model"), None])

@@ -1,17 +1,18 @@
 """Newton-Schulz steps, on stacks of matrices of one shape."""
 
+import functools
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType
 
-from grad_contrib._arrays import placed, spec_of, wide
+from grad_contrib._arrays import placed, sharding_by, spec_of, wide
 from grad_contrib._matrices import AsMatrices, MuonDimensionNumbers
-from grad_core import DType, safe_divide, safe_norm, stacking
+from grad_core import DType, safe_divide, safe_norm
 
 Set: TypeAlias = tuple[float, float, float]
 Coefficients: TypeAlias = Set | Sequence[Set] | str
@@ -39,7 +40,38 @@ _POLAR_EXPRESS = (
 )
 _SLACK = 1.01  # so that a singular value a little over 1 by rounding does not run away
 
-_ELEMENTS_AT_ONCE = 2**24
+
+class NewtonSchulz(NamedTuple):
+    """How matrices are made orthogonal.
+
+    Attributes:
+      steps: How many steps.
+      preconditioning: What brings singular values below 1 first.
+      dtype: Of the products; None means that of the matrices.
+    """
+
+    steps: int
+    preconditioning: Preconditioning
+    dtype: DType | None = None
+
+
+class _Stacks(NamedTuple):
+    """How matrices go through the steps.
+
+    Attributes:
+      arrays: The number of arrays that a stack is made of, at most.
+      elements: The number of its elements, at most, unless it is of one array.
+      unroll: Whether each step is compiled, rather than a loop.
+    """
+
+    arrays: int
+    elements: int
+    unroll: bool
+
+
+# The cache of a CPU holds few matrices, and there each cut from a stack takes long to compile.
+_ON_CPU = _Stacks(8, 2**18, unroll=False)
+_ELSEWHERE = _Stacks(2**24, 2**24, unroll=True)
 
 
 def coefficient_sets(name: str, coefficients: Coefficients, steps: int) -> np.ndarray:
@@ -84,75 +116,122 @@ def orthogonalized(
     leaves: Sequence[Any],
     numbers: Sequence[MuonDimensionNumbers | None],
     sets: jax.Array,
-    steps: int,
-    preconditioning: Preconditioning,
     eps: Any,
-    dtype: DType | None = None,
+    how: NewtonSchulz,
 ) -> list[Any]:
-    """Arrays with all singular values close to 1; None for what is no array of numbers."""
-    made: list[Any] = [None] * len(leaves)
-    for group, form in _groups(leaves, numbers):
-        stack = stacking.join([form.there(placed(leaves[i], ())) for i in group])
-        matrices = _spread(stack.reshape(-1, *form.shape[1:]))
-        matrices = newton_schulz(matrices, sets, steps, preconditioning, eps, dtype)
-        pieces = stacking.cut(placed(matrices, ()).reshape(stack.shape))
-        for i, piece in zip(group, pieces, strict=True):
-            made[i] = placed(form.back(piece), spec_of(leaves[i]))
+    """Arrays with all singular values close to 1; None for what is no array of numbers.
+
+    Args:
+      leaves: The arrays, and what else there is among the leaves of a tree.
+      numbers: The axes of each, or None.
+      sets: The coefficients, of shape (3,) or (steps, 3).
+      eps: Added to what matrices are divided by.
+      how: All else.
+    """
+    forms = {
+        i: AsMatrices.of(x.shape, number)
+        for i, (x, number) in enumerate(zip(leaves, numbers, strict=True))
+        if number is not None and jnp.issubdtype(jnp.result_type(x), jnp.inexact) and x.size
+    }
+    made = _orthogonalized([leaves[i] for i in forms], sets, eps, (*forms.values(),), how)
+    found = dict(zip(forms, made, strict=True))
+    return [found.get(i) for i in range(len(leaves))]
+
+
+@functools.partial(jax.jit, static_argnames=("forms", "how"))
+def _orthogonalized(
+    arrays: list[jax.Array],
+    sets: jax.Array,
+    eps: Any,
+    forms: tuple[AsMatrices, ...],
+    how: NewtonSchulz,
+) -> list[jax.Array]:
+    def on(stacks: _Stacks, arrays: list[jax.Array]) -> list[jax.Array]:
+        steps = functools.partial(newton_schulz, how=how, unroll=stacks.unroll)
+        return _in_stacks(arrays, forms, stacks, lambda x: steps(x, sets, eps))
+
+    on_cpu, elsewhere = (functools.partial(on, stacks) for stacks in (_ON_CPU, _ELSEWHERE))
+    if any(sharding_by(x, ()) for x in arrays):
+        return elsewhere(arrays)
+    made: list[jax.Array] = jax.lax.platform_dependent(arrays, cpu=on_cpu, default=elsewhere)
     return made
 
 
-def _groups(
-    leaves: Sequence[Any], numbers: Sequence[MuonDimensionNumbers | None]
-) -> Iterator[tuple[list[int], AsMatrices]]:
-    """Indices of arrays that go together: alike as stacks of matrices, and not too many."""
-    alike: dict[Any, tuple[list[int], AsMatrices]] = {}
-    for i, (x, number) in enumerate(zip(leaves, numbers, strict=True)):
-        if number is not None and jnp.issubdtype(jnp.result_type(x), jnp.inexact) and x.size:
-            form = AsMatrices.of(x.shape, number)
-            alike.setdefault((form, jnp.result_type(x)), ([], form))[0].append(i)
-    for members, form in alike.values():
-        at_once = max(1, _ELEMENTS_AT_ONCE // math.prod(form.shape))
+def _in_stacks(
+    arrays: Sequence[jax.Array],
+    forms: Sequence[AsMatrices],
+    stacks: _Stacks,
+    steps: Callable[[jax.Array], jax.Array],
+) -> list[jax.Array]:
+    """Arrays that are alike as stacks of matrices go through the steps as one stack, or few."""
+    alike: dict[Any, list[int]] = {}
+    for i, (x, form) in enumerate(zip(arrays, forms, strict=True)):
+        alike.setdefault((form, x.dtype), []).append(i)
+    made: dict[int, jax.Array] = {}
+    for (form, _), members in alike.items():
+        at_once = max(1, min(stacks.arrays, stacks.elements // math.prod(form.shape)))
         for start in range(0, len(members), at_once):
-            yield members[start : start + at_once], form
+            few = members[start : start + at_once]
+            stack = jnp.stack([form.there(placed(arrays[i], ())) for i in few])
+            matrices = steps(_spread(stack.reshape(-1, *form.shape[1:])))
+            pieces = jnp.unstack(placed(matrices, ()).reshape(stack.shape))
+            for i, piece in zip(few, pieces, strict=True):
+                made[i] = placed(form.back(piece), spec_of(arrays[i]))
+    return [made[i] for i in range(len(arrays))]
 
 
+@functools.partial(jax.jit, static_argnames=("how", "unroll"))
 def newton_schulz(
-    x: jax.Array,
-    sets: jax.Array,
-    steps: int,
-    preconditioning: Preconditioning,
-    eps: Any,
-    dtype: DType | None = None,
+    x: jax.Array, sets: jax.Array, eps: Any, how: NewtonSchulz, unroll: bool
 ) -> jax.Array:
     """Newton-Schulz steps on a stack of matrices, of shape (k, m, n) with m <= n.
 
     Args:
       x: The stack.
-      sets: The coefficients, of shape (3,) or (steps, 3).
-      steps: How many steps.
-      preconditioning: What brings singular values below 1 first.
-      eps: Added to what that divides by.
-      dtype: Of the products; None means that of x.
+      sets: As for `orthogonalized`.
+      eps: As for `orthogonalized`.
+      how: As for `orthogonalized`.
+      unroll: Whether to compile each step, rather than a loop.
 
     Returns:
       A stack of the same shape and dtype.
     """
-    each = jnp.broadcast_to(sets, (steps, 3)).astype(x.real.dtype)
-    if preconditioning in ("frobenius", "spectral"):
-        order: Any = None if preconditioning == "frobenius" else 2
-        x = safe_divide(x, safe_norm(x, 0.0, order, axis=(1, 2), keepdims=True) + eps)
-    else:
-        # Squares of the largest numbers overflow.
-        x = x / jnp.maximum(jnp.max(jnp.abs(x), (1, 2), keepdims=True), 1)
+    steps, preconditioning, dtype = how
     result = x.dtype
+    # Squares of the largest numbers overflow, those of the smallest vanish.
+    size = jax.lax.stop_gradient(jnp.max(jnp.abs(x), (1, 2), keepdims=True))
+    if preconditioning in ("frobenius", "spectral"):
+        tiny = jnp.finfo(result).tiny  # type: ignore[no-untyped-call]
+        size = jnp.maximum(size, tiny)
+        x = x / size
+        x = x / (_norm(x, preconditioning) + eps / size)
+    else:
+        x = x / jnp.maximum(size, 1)
     x = x.astype(result if dtype is None or jnp.iscomplexobj(x) else dtype)
-    for k in range(steps):
-        gram = x @ _adjoint(x)
-        if k == 0 and preconditioning in ("aol", "schatten"):
-            x, gram = _rescaled(x, gram, preconditioning, eps)
-        a, b, c = each[k].astype(x.real.dtype)
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    each = jnp.broadcast_to(sets, (steps, 3)).astype(x.real.dtype)
+    if preconditioning in ("aol", "schatten"):
+        x, gram = _rescaled(x, x @ _adjoint(x), preconditioning, eps)
+        x, each = _step(x, gram, each[0]), each[1:]
+
+    def step(x: jax.Array, coefficients: jax.Array) -> tuple[jax.Array, None]:
+        return _step(x, x @ _adjoint(x), coefficients), None
+
+    x, _ = jax.lax.scan(step, x, each, unroll=unroll)
     return x.astype(result)
+
+
+def _norm(x: jax.Array, kind: str) -> jax.Array:
+    """That of matrices whose largest number is 1, and 1 where all are 0."""
+    if kind == "spectral":
+        return safe_norm(x, 1.0, 2, axis=(1, 2), keepdims=True)
+    squares = jnp.sum(jnp.abs(x) ** 2, axis=(1, 2), keepdims=True)
+    return jnp.sqrt(jnp.maximum(squares, 1))
+
+
+def _step(x: jax.Array, gram: jax.Array, coefficients: jax.Array) -> jax.Array:
+    a, b, c = coefficients
+    stepped: jax.Array = a * x + (b * gram + c * (gram @ gram)) @ x
+    return stepped
 
 
 def _adjoint(x: jax.Array) -> jax.Array:

@@ -17,9 +17,9 @@ from an X of norm at most 1. Then updates are multiplied by :math:`\sqrt{\max(1,
 (or by ``consistent_rms`` times :math:`\sqrt{\max(n_{in}, n_{out})}`), and decay and learning rate
 follow. What is no matrix is left to AdamW.
 
-Matrices of one shape go through NS together, up to 64 MiB at a time; a tall one goes transposed.
-On meshes with explicit axes they are dealt out to all devices, each whole on one, where their
-number allows; on automatic ones, XLA decides.
+Matrices of one shape go through NS together, up to 64 MiB at a time, on a CPU 1 MiB, which its
+cache holds; a tall one goes transposed. On meshes with explicit axes they are dealt out to all
+devices, each whole on one, where their number allows; on automatic ones, XLA decides.
 
 State: one copy of the matrices, two of what is left to AdamW. Pitfalls: embeddings and output
 layers are matrices, too, and better left to AdamW, by `muon_weight_dimension_numbers`; with the
@@ -52,7 +52,13 @@ from grad_contrib._matrices import (
     numbers_of_leaves,
     shape_of_matrix,
 )
-from grad_contrib._orthogonal import Coefficients, Preconditioning, coefficient_sets, orthogonalized
+from grad_contrib._orthogonal import (
+    Coefficients,
+    NewtonSchulz,
+    Preconditioning,
+    coefficient_sets,
+    orthogonalized,
+)
 from grad_core import (
     Decay,
     DType,
@@ -102,15 +108,18 @@ class _MomentumState(NamedTuple):
 @rule
 def _momentum(beta: Decay, nesterov: bool, mu_dtype: DType | None) -> LeafRule:
     def once(t: jax.Array) -> dict[str, Any]:
-        return {"correction": 1 - beta**t, "next_correction": 1 - beta ** (t + 1)}
+        correction = 1 - beta**t
+        if not nesterov:
+            return {"weight_mu": 1 / correction, "weight_g": None}
+        next_correction = 1 - beta ** (t + 1)
+        return {"weight_mu": beta / next_correction, "weight_g": (1 - beta) / correction}
 
     def step(
-        g: jax.Array, mu: jax.Array, correction: jax.Array, next_correction: jax.Array
+        g: jax.Array, mu: jax.Array, weight_mu: jax.Array, weight_g: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
         mu = beta * mu + (1 - beta) * g
-        if not nesterov:
-            return mu / correction, mu
-        return beta * (mu / next_correction) + (1 - beta) * (g / correction), mu
+        direction = weight_mu * mu
+        return direction if weight_g is None else direction + weight_g * g, mu
 
     return LeafRule(step, _MomentumState, once=once, mu=first_moment(mu_dtype))
 
@@ -192,9 +201,8 @@ def scale_by_muon(
         directions, new = momentum.update(wide, given, params)
         leaves, treedef = jax.tree.flatten(directions)
         numbers = numbers_of_leaves("scale_by_muon", weight_dimension_numbers, updates)
-        made = orthogonalized(
-            leaves, numbers, state.ns_coeffs, ns_steps, preconditioning, eps, ns_dtype
-        )
+        how = NewtonSchulz(ns_steps, preconditioning, ns_dtype)
+        made = orthogonalized(leaves, numbers, state.ns_coeffs, eps, how)
         rows = zip(leaves, made, jax.tree.leaves(updates), strict=True)
         kept = [g if x is g else finished(x, y).astype(jnp.result_type(g)) for x, y, g in rows]
         return jax.tree.unflatten(treedef, kept), MuonState(new.count, new.mu, state.ns_coeffs)
