@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType
 
-from grad_contrib._arrays import placed, sharding_by, spec_of, wide
 from grad_contrib._matrices import AsMatrices, MuonDimensionNumbers
-from grad_core import DType, safe_divide, safe_norm
+from grad_contrib._placement import placed, sharding_by, spec_of
+from grad_core import DType, safe_divide, safe_norm, widen
 
 Set: TypeAlias = tuple[float, float, float]
 Coefficients: TypeAlias = Set | Sequence[Set] | str
@@ -242,7 +242,7 @@ def _rescaled(
     x: jax.Array, gram: jax.Array, preconditioning: str, eps: Any
 ) -> tuple[jax.Array, jax.Array]:
     """Matrices whose singular values are at most 1, and their X X*."""
-    size = jnp.abs(wide(gram))
+    size = jnp.abs(widen(gram))
     if preconditioning == "aol":
         squares = jnp.sum(size, axis=2, keepdims=True)
     else:

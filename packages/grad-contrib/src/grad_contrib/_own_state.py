@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from grad_contrib._arrays import wide
 from grad_contrib._scalars import scalar_dtype
 from grad_core import (
     GradientTransformation,
@@ -25,6 +24,7 @@ from grad_core import (
     TreeRule,
     Updates,
     abs_sq,
+    widen,
     with_extra_args_support,
     zeros_like,
 )
@@ -68,7 +68,7 @@ def rows(updates: Updates, *trees: PyTree) -> Iterator[tuple[jax.Array, ...]]:
     columns = [treedef.flatten_up_to(tree) for tree in trees]
     for row in zip(leaves, *columns, strict=True):
         if row[0] is not None:
-            yield tuple(wide(x) for x in row)
+            yield tuple(widen(x) for x in row)
 
 
 def dot(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -83,7 +83,7 @@ def total(terms: Iterable[jax.Array]) -> jax.Array:
 
 def sq_norm(arrays: Iterable[jax.Array]) -> jax.Array:
     """The sum of all |x|^2; at most the largest number, since 0 times infinity is none."""
-    squares = total(jnp.sum(abs_sq(wide(x))) for x in arrays)
+    squares = total(jnp.sum(abs_sq(widen(x))) for x in arrays)
     return jnp.minimum(squares, jnp.finfo(squares.dtype).max)  # type: ignore[no-untyped-call]
 
 

@@ -6,9 +6,9 @@ from typing import Any, Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from grad_contrib._arrays import placed, sharding_by, spec_of, wide
 from grad_contrib._matrices import MuonDimensionNumbers, axes_of
-from grad_core import zeros_like
+from grad_contrib._placement import placed, sharding_by, spec_of
+from grad_core import widen, zeros_like
 
 Side: TypeAlias = Literal["longer", "shorter"]
 _PRECISION = jax.lax.Precision.HIGHEST  # a TPU would round to bfloat16
@@ -47,14 +47,14 @@ class Subspace:
 
     def project(self, x: jax.Array, projector: jax.Array) -> jax.Array:
         """What is seen of a matrix, in float32 at least."""
-        p, (row, column) = wide(projector), spec_of(x)
+        p, (row, column) = widen(projector), spec_of(x)
         if self.of_rows:
-            return _einsum("mr,mn->rn", jnp.conj(p), wide(x), (None, column))
-        return _einsum("nr,mn->mr", p, wide(x), (row, None))
+            return _einsum("mr,mn->rn", jnp.conj(p), widen(x), (None, column))
+        return _einsum("nr,mn->mr", p, widen(x), (row, None))
 
     def lift(self, u: jax.Array, projector: jax.Array, like: jax.Array) -> jax.Array:
         """What that is as a matrix, sharded like another."""
-        p, u = wide(projector), wide(u)
+        p, u = widen(projector), widen(u)
         if self.of_rows:
             return _einsum("mr,rn->mn", p, u, spec_of(like))
         return _einsum("nr,mr->mn", jnp.conj(p), u, spec_of(like))

@@ -28,7 +28,6 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from grad_contrib._arrays import wide
 from grad_contrib._random import RandomKey, Seed, key_of
 from grad_core import (
     Decay,
@@ -51,6 +50,7 @@ from grad_core import (
     scale_by_learning_rate,
     trace,
     transformation,
+    widen,
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -142,7 +142,7 @@ def aggregate(
         leaves, treedef = jax.tree.flatten(updates, is_leaf=means_no_update)
         there = [i for i, g in enumerate(leaves) if not means_no_update(g)]
         size = _number_of_examples(updates)
-        gradients = [wide(leaves[i]) for i in there]
+        gradients = [widen(leaves[i]) for i in there]
         next_key, *keys = jax.random.split(state.rng_key, len(there) + 1)
         sums: Any = per_example_global_norm_clip(gradients, l2_norm_clip)[0] if there else []
         deviation = jnp.asarray(l2_norm_clip * noise_multiplier)

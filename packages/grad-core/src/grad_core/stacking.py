@@ -6,6 +6,7 @@ result, and on a CPU each distinct slice of an array would be a function of its 
 there joining and cutting are told in steps of a few arrays, all alike, which are compiled once.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ class Layout:
         alike: dict[Any, list[int]] = {}
         for i, x in enumerate(forms):
             if structure.is_array(x):
-                is_small = jnp.size(x) <= max_size
+                is_small = math.prod(jnp.shape(x)) <= max_size
                 alike.setdefault(_form(x) if is_small else i, []).append(i)
         stacks = {_name(form, len(i)): i for form, i in alike.items() if len(i) > 1}
         alone = {paths[i[0]]: i for i in alike.values() if len(i) == 1}

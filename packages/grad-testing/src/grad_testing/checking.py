@@ -66,10 +66,10 @@ class Subject:
 
     @functools.cached_property
     def path(self) -> str | None:
-        """The package that lists it and its name; None if none does."""
+        """The package that has it, and its name there; None if it is not public."""
         package = getattr(self.factory, "__module__", "").partition(".")[0]
-        is_listed = self.name in getattr(sys.modules.get(package), "__all__", ())
-        return f"{package}.{self.name}" if is_listed else None
+        is_public = getattr(sys.modules.get(package), self.name, None) is self.factory
+        return f"{package}.{self.name}" if is_public else None
 
     @functools.cached_property
     def arguments(self) -> inspect.BoundArguments:

@@ -1,4 +1,4 @@
-"""What modules ask of arrays and leaves: precision, absence, and placement on explicit meshes.
+"""Where arrays are placed on meshes with explicit axes.
 
 Meshes with automatic axes are XLA's to decide on. On explicit ones a spec tells how each axis of an
 array is sharded.
@@ -10,19 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-
-from grad_core import MaskedNode
-
-
-def wide(x: Any) -> jax.Array:
-    """The array in float32 at least."""
-    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
-
-
-def is_absent(g: object) -> bool:
-    """Whether a leaf of updates means no update."""
-    is_float0 = getattr(g, "dtype", None) == jax.dtypes.float0
-    return g is None or isinstance(g, MaskedNode) or is_float0
 
 
 def placed(x: jax.Array, spec: Sequence[Any]) -> jax.Array:
