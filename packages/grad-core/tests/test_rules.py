@@ -1,7 +1,7 @@
 """Leaf rules and tree rules: precision, absent leaves, dtypes, errors by path."""
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,17 @@ from grad_core import (
     MaskedNode,
     MissingArgumentError,
     Real,
+    SharedNumber,
     TreeMismatchError,
     TreeRule,
     add_decayed_weights,
     apply_updates,
     chain,
     clip_by_global_norm,
+    copy_of,
     ema,
     first_moment,
+    global_norm,
     rule,
     scale,
     scale_by_learning_rate,
@@ -532,6 +535,51 @@ def test_fields_may_be_shared_by_all_leaves_and_statistics_be_lists():
     assert state.sides["b"][0][0].dtype == jnp.bfloat16
     assert not state.is_first
     assert state.t == 3
+
+
+class FarthestState(NamedTuple):
+    start: Any
+    distance: Any
+
+
+@rule
+def by_distance():
+    """Multiplies by the largest distance from the start, which begins with the norm."""
+
+    def once(params, start, last_distance):
+        way = jax.tree.map(lambda p, p0: p - p0, params, start)
+        return {"distance": jnp.maximum(last_distance, global_norm(way))}
+
+    return LeafRule(
+        lambda g, start, distance: (distance * g, start),
+        FarthestState,
+        once=once,
+        start=copy_of,
+        distance=SharedNumber(global_norm),
+    )
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_once_sees_statistics_of_all_leaves(transform):
+    params = {"a": jnp.array([3.0]), "b": (jnp.array([4.0]), None)}
+    tx = by_distance()
+    state = tx.init(params)
+    assert state.distance == 5
+    moved = jax.tree.map(lambda p: p + 8.0, params)
+    grads = {"a": jnp.array([1.0]), "b": (jnp.array([2.0]), None)}
+    update = transform(tx.update)
+    updates, state = update(grads, state, params)
+    assert (updates["a"], updates["b"][0]) == (5, 10)
+    updates, state = update(grads, state, moved)
+    assert updates["a"] == state.distance == pytest.approx(128**0.5)
+    np.testing.assert_array_equal(state.start["b"][0], [4.0])
+
+
+def test_numbers_of_all_leaves_have_the_widest_dtype():
+    with jax.enable_x64(True):
+        params = {"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2, jnp.complex128)}
+        assert by_distance().init(params).distance.dtype == jnp.float64
+    assert by_distance().init(jnp.ones(2, jnp.bfloat16)).distance.dtype == jnp.float32
 
 
 def test_a_list_of_the_wrong_shapes_is_named():

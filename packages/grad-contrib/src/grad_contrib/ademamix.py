@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from grad_contrib._own_state import rate_at, wide_zeros
+from grad_contrib._sums import rate_at, wide_zeros
 from grad_core import (
     Decay,
     DType,

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from grad_contrib._own_state import wide_zeros
+from grad_contrib._sums import wide_zeros
 from grad_core import (
     GradientTransformationExtraArgs,
     LeafRule,

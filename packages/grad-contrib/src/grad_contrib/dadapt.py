@@ -30,17 +30,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from grad_contrib._arguments import pair_of_decays
-from grad_contrib._own_state import dot, knowing_its_state, rate_at, rows, total, wide_zeros
+from grad_contrib._sums import dot, rate_at, rows, total, wide_zeros
 from grad_core import (
     Decay,
-    GradientTransformation,
     GradientTransformationExtraArgs,
     LeafRule,
     LearningRate,
     NonNegative,
     Real,
     Scalar,
-    TreeRule,
+    SharedNumber,
     Updates,
     abs_sq,
     example,
@@ -107,39 +106,40 @@ def dadapt_adamw(
       True
     """
     b1, b2 = pair_of_decays("dadapt_adamw", betas)
-    steps = _steps(learning_rate, b1, b2, b2**0.5, eps, weight_decay)
-    return _dadapt(steps, estim_lr0)  # type: ignore[return-value]
-
-
-@rule
-def _dadapt(steps: GradientTransformation, estim_lr0: NonNegative) -> TreeRule:
-    """The steps, from a first estimate."""
-    return knowing_its_state(
-        steps, lambda params: {"estim_lr": estim_lr0, "numerator_weighted": 0.0}
+    return _dadapt(  # type: ignore[return-value]
+        learning_rate, b1, b2, b2**0.5, eps, estim_lr0, weight_decay
     )
 
 
 @rule
-def _steps(
+def _dadapt(
     learning_rate: LearningRate,
     b1: Decay,
     b2: Decay,
     root_b2: Decay,
     eps: NonNegative,
+    estim_lr0: NonNegative,
     weight_decay: Real,
 ) -> LeafRule:
     """The whole step, -m / (sqrt(v) + eps) - lambda * weight_decay * p."""
 
-    def once(updates: Updates, own_state: DAdaptAdamWState) -> dict[str, Any]:
-        count, d = own_state.count, own_state.estim_lr
+    def once(
+        updates: Updates,
+        exp_avg_sq: Updates,
+        grad_sum: Updates,
+        estim_lr: jax.Array,
+        numerator_weighted: jax.Array,
+        last_count: jax.Array,
+    ) -> dict[str, Any]:
+        count, d = last_count, estim_lr
         t = safe_increment(count)
         bias_correction = (1 - b2**t) ** 0.5 / (1 - b1**t)
         size = d * rate_at(learning_rate, count) * bias_correction
         along, length = [], []
-        for g, s, v in rows(updates, own_state.grad_sum, own_state.exp_avg_sq):
+        for g, s, v in rows(updates, grad_sum, exp_avg_sq):
             along.append(dot(g, safe_divide(s, safe_sqrt(v) + eps)))
             length.append(jnp.sum(jnp.abs(root_b2 * s + (1 - root_b2) * size * g)))
-        r = root_b2 * own_state.numerator_weighted + (1 - root_b2) * size * total(along)
+        r = root_b2 * numerator_weighted + (1 - root_b2) * size * total(along)
         moves = total(length) > 0
         return {
             "size": jnp.where(moves, size, 0.0),
@@ -169,7 +169,7 @@ def _steps(
         exp_avg=wide_zeros,
         exp_avg_sq=second_moment(),
         grad_sum=wide_zeros,
-        estim_lr=np.float32(0),
-        numerator_weighted=np.float32(0),
+        estim_lr=SharedNumber(lambda params: estim_lr0),
+        numerator_weighted=SharedNumber(lambda params: 0.0),
         count=np.int32(0),
     )

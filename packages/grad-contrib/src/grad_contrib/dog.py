@@ -32,9 +32,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grad_contrib._own_state import knowing_its_state, rows, sq_norm
+from grad_contrib._sums import rows, sq_norm
 from grad_core import (
-    GradientTransformation,
     GradientTransformationExtraArgs,
     LeafRule,
     LearningRate,
@@ -43,7 +42,7 @@ from grad_core import (
     Numeric,
     Params,
     Real,
-    TreeRule,
+    SharedNumber,
     Updates,
     add_decayed_weights,
     chain,
@@ -118,10 +117,9 @@ def dog(
       Array([-0.3, -0.4], dtype=float32)
     """
     kind, number = _checked(init_step)
-    scaling = _dog(_scale_by_dog(eps, number, kind), number, kind)
     return chain(
         add_decayed_weights(0.0 if weight_decay is None else weight_decay, mask),
-        scaling,
+        _scale_by_dog(eps, number, kind),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -140,19 +138,6 @@ def _checked(init_step: tuple[InitStep, float]) -> tuple[InitStep, float]:
     return kind, number
 
 
-@rule
-def _dog(inner: GradientTransformation, number: NonNegative, kind: InitStep) -> TreeRule:
-    """DoG's scaling, from its first distance."""
-
-    def first(params: Params) -> dict[str, Numeric]:
-        if kind == "learning_rate":
-            return {"max_dist": 0.0, "sum_sq_norm_grads": 0.0}
-        distance = number * (1 + _norm_of(params)) if kind == "heuristic" else number
-        return {"max_dist": distance, "sum_sq_norm_grads": 0.0}
-
-    return knowing_its_state(inner, first)
-
-
 def _norm_of(params: Params) -> jax.Array:
     """The norm of the first parameters; 0 for mere shapes."""
     leaves = jax.tree.leaves(params)
@@ -162,18 +147,30 @@ def _norm_of(params: Params) -> jax.Array:
 
 @rule
 def _scale_by_dog(eps: NonNegative, number: NonNegative, kind: InitStep) -> LeafRule:
-    """Multiplies by DoG's step size, from its first distance."""
+    """Multiplies by DoG's step size."""
 
-    def once(updates: Updates, params: Params, own_state: DoGState) -> dict[str, Any]:
-        sq_way, sq_norm_grads = _sq_way_and_gradients(updates, params, own_state.init_params)
-        distance = jnp.maximum(own_state.max_dist, safe_sqrt(sq_way))
-        squares = own_state.sum_sq_norm_grads + sq_norm_grads
+    def first_distance(params: Params) -> Numeric:
+        if kind == "learning_rate":
+            return 0.0
+        return number * (1 + _norm_of(params)) if kind == "heuristic" else number
+
+    def once(
+        updates: Updates,
+        params: Params,
+        is_init_step: jax.Array,
+        init_params: Params,
+        max_dist: jax.Array,
+        sum_sq_norm_grads: jax.Array,
+    ) -> dict[str, Any]:
+        sq_way, sq_norm_grads = _sq_way_and_gradients(updates, params, init_params)
+        distance = jnp.maximum(max_dist, safe_sqrt(sq_way))
+        squares = sum_sq_norm_grads + sq_norm_grads
         size = safe_divide(distance, safe_sqrt(squares + eps))
         if kind == "learning_rate":
-            size = jnp.where(own_state.is_init_step, number, size)
+            size = jnp.where(is_init_step, number, size)
         return {
             "size": size,
-            "is_init_step": own_state.is_init_step & (sq_norm_grads == 0),
+            "is_init_step": is_init_step & (sq_norm_grads == 0),
             "max_dist": distance,
             "sum_sq_norm_grads": squares,
         }
@@ -184,8 +181,8 @@ def _scale_by_dog(eps: NonNegative, number: NonNegative, kind: InitStep) -> Leaf
         once=once,
         is_init_step=np.bool_(True),
         init_params=copy_of,
-        max_dist=np.float32(0),
-        sum_sq_norm_grads=np.float32(0),
+        max_dist=SharedNumber(first_distance),
+        sum_sq_norm_grads=SharedNumber(lambda params: 0.0),
     )
 
 
@@ -227,27 +224,25 @@ def dowg(
     first = eps if init_estim_sq_dist is None else init_estim_sq_dist
     return chain(
         add_decayed_weights(0.0 if weight_decay is None else weight_decay, mask),
-        _dowg(_scale_by_dowg(eps), first),
+        _scale_by_dowg(eps, first),
         scale_by_learning_rate(learning_rate),
     )
 
 
 @rule
-def _dowg(inner: GradientTransformation, first: NonNegative) -> TreeRule:
-    """DoWG's scaling, from the square of its first distance."""
-    return knowing_its_state(
-        inner, lambda params: {"weighted_sq_norm_grads": 0.0, "estim_sq_dist": first}
-    )
+def _scale_by_dowg(eps: NonNegative, first_sq_dist: NonNegative) -> LeafRule:
+    """Multiplies by DoWG's step size, from the square of its first distance."""
 
-
-@rule
-def _scale_by_dowg(eps: NonNegative) -> LeafRule:
-    """Multiplies by DoWG's step size."""
-
-    def once(updates: Updates, params: Params, own_state: DoWGState) -> dict[str, Any]:
-        sq_way, sq_norm_grads = _sq_way_and_gradients(updates, params, own_state.init_params)
-        sq_distance = jnp.maximum(own_state.estim_sq_dist, sq_way)
-        weighted = own_state.weighted_sq_norm_grads + sq_distance * sq_norm_grads
+    def once(
+        updates: Updates,
+        params: Params,
+        init_params: Params,
+        weighted_sq_norm_grads: jax.Array,
+        estim_sq_dist: jax.Array,
+    ) -> dict[str, Any]:
+        sq_way, sq_norm_grads = _sq_way_and_gradients(updates, params, init_params)
+        sq_distance = jnp.maximum(estim_sq_dist, sq_way)
+        weighted = weighted_sq_norm_grads + sq_distance * sq_norm_grads
         return {
             "size": safe_divide(sq_distance, safe_sqrt(weighted) + eps),
             "weighted_sq_norm_grads": weighted,
@@ -259,8 +254,8 @@ def _scale_by_dowg(eps: NonNegative) -> LeafRule:
         DoWGState,
         once=once,
         init_params=copy_of,
-        weighted_sq_norm_grads=np.float32(0),
-        estim_sq_dist=np.float32(0),
+        weighted_sq_norm_grads=SharedNumber(lambda params: 0.0),
+        estim_sq_dist=SharedNumber(lambda params: first_sq_dist),
     )
 
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from grad_contrib._own_state import rate_at, wide_zeros
+from grad_contrib._sums import rate_at, wide_zeros
 from grad_core import (
     Decay,
     GradientTransformationExtraArgs,

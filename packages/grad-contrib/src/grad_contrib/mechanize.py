@@ -39,8 +39,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grad_contrib._own_state import dot, rows, total
-from grad_contrib._scalars import scalar_dtype
+from grad_contrib._sums import dot, rows, total
 from grad_core import (
     GradientTransformation,
     LeafRule,
@@ -58,6 +57,7 @@ from grad_core import (
     safe_divide,
     safe_increment,
     safe_sqrt,
+    scalar_dtype,
 )
 from grad_optimizers import sgd
 

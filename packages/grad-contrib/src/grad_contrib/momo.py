@@ -34,12 +34,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from grad_contrib._own_state import dot, knowing_its_state, rate_at, rows, sq_norm, total
+from grad_contrib._sums import dot, rate_at, rows, sq_norm, total
 from grad_core import (
     Decay,
-    GradientTransformation,
     GradientTransformationExtraArgs,
     LeafRule,
     LearningRate,
@@ -47,7 +45,7 @@ from grad_core import (
     Numeric,
     Params,
     Real,
-    TreeRule,
+    SharedNumber,
     Updates,
     abs_sq,
     first_moment,
@@ -120,8 +118,7 @@ def momo(
       >>> apply_updates(params, updates)
       Array([1.5, 2. ], dtype=float32)
     """
-    inner = _momo(learning_rate, beta, lower_bound, weight_decay, adapt_lower_bound)
-    return _bounded_below(inner, lower_bound)  # type: ignore[return-value]
+    return _momo(learning_rate, beta, lower_bound, weight_decay, adapt_lower_bound)  # type: ignore[return-value]
 
 
 @needs_extra_args(value=2.0)
@@ -163,14 +160,7 @@ def momo_adam(
       >>> optimizer.update(params, optimizer.init(params), params, value=12.5)[0].round(3)
       Array([-0.1,  0.1], dtype=float32)
     """
-    inner = _momo_adam(learning_rate, b1, b2, eps, lower_bound, weight_decay, adapt_lower_bound)
-    return _bounded_below(inner, lower_bound)  # type: ignore[return-value]
-
-
-@rule
-def _bounded_below(inner: GradientTransformation, lower_bound: Real) -> TreeRule:
-    """One of the two, from its first bound."""
-    return knowing_its_state(inner, lambda params: {"barf": 0.0, "gamma": 0.0, "lb": lower_bound})
+    return _momo_adam(learning_rate, b1, b2, eps, lower_bound, weight_decay, adapt_lower_bound)  # type: ignore[return-value]
 
 
 class _Model(NamedTuple):
@@ -216,19 +206,26 @@ def _momo(
     """MoMo's step, -(size * d + decay * p) / (1 + decay), where decay is rate * weight_decay."""
 
     def once(
-        count: jax.Array, updates: Updates, params: Params, own_state: MomoState, value: Numeric
+        count: jax.Array,
+        updates: Updates,
+        params: Params,
+        exp_avg: Updates,
+        barf: jax.Array,
+        gamma: jax.Array,
+        lb: jax.Array,
+        value: Numeric,
     ) -> dict[str, Any]:
         old = jnp.where(count == 0, 0.0, 1 * beta)  # the first mean is the first value
         new = jnp.where(count == 0, 1.0, 1 - beta)
-        trees = list(rows(updates, params, own_state.exp_avg))
+        trees = list(rows(updates, params, exp_avg))
         model = _Model(
-            f=old * own_state.barf + new * jnp.asarray(value, own_state.barf.dtype),
-            gamma=old * own_state.gamma + new * total(dot(g, p) for g, p, _ in trees),
+            f=old * barf + new * jnp.asarray(value, barf.dtype),
+            gamma=old * gamma + new * total(dot(g, p) for g, p, _ in trees),
             along=total(dot(old * d + new * g, p) for g, p, d in trees),
             sq_norm=sq_norm(old * d + new * g for g, _, d in trees),
         )
         rate = rate_at(learning_rate, count)
-        step = model.step(rate, weight_decay, own_state.lb, lower_bound, adapt_lower_bound)
+        step = model.step(rate, weight_decay, lb, lower_bound, adapt_lower_bound)
         return {"old": old, "new": new, **step}
 
     def step(
@@ -243,15 +240,15 @@ def _momo(
         d = old * exp_avg + new * g
         return -(size * d + decay * p) / (1 + decay), d
 
-    number = np.float32(0)
+    zero = SharedNumber(lambda params: 0.0)
     return LeafRule(
         step,
         MomoState,
         once=once,
         exp_avg=first_moment(),
-        barf=number,
-        gamma=number,
-        lb=number,
+        barf=zero,
+        gamma=zero,
+        lb=SharedNumber(lambda params: lower_bound),
     )
 
 
@@ -278,26 +275,30 @@ def _momo_adam(
         t: jax.Array,
         updates: Updates,
         params: Params,
-        own_state: MomoAdamState,
+        exp_avg: Updates,
+        exp_avg_sq: Updates,
+        barf: jax.Array,
+        gamma: jax.Array,
+        lb: jax.Array,
         value: Numeric,
     ) -> dict[str, Any]:
         c2 = 1 / (1 - b2**t)
         products, along, squares = [], [], []
-        for g, p, d, v in rows(updates, params, own_state.exp_avg, own_state.exp_avg_sq):
+        for g, p, d, v in rows(updates, params, exp_avg, exp_avg_sq):
             new_d, new_v = moments(g, d, v)
             products.append(dot(g, p))
             along.append(dot(new_d, p))
             squares.append(dot(new_d, scaled(new_d, new_v, c2)))
-        f = jnp.asarray(value, own_state.barf.dtype)
+        f = jnp.asarray(value, barf.dtype)
         model = _Model(
-            f=b1 * own_state.barf + (1 - b1) * f,
-            gamma=b1 * own_state.gamma + (1 - b1) * total(products),
+            f=b1 * barf + (1 - b1) * f,
+            gamma=b1 * gamma + (1 - b1) * total(products),
             along=total(along),
             sq_norm=total(squares),
             rho=1 - b1**t,
         )
         rate = rate_at(learning_rate, count)
-        step = model.step(rate, weight_decay, own_state.lb, lower_bound, adapt_lower_bound)
+        step = model.step(rate, weight_decay, lb, lower_bound, adapt_lower_bound)
         return {"c2": c2, **step}
 
     def step(
@@ -312,14 +313,14 @@ def _momo_adam(
         d, v = moments(g, exp_avg, exp_avg_sq)
         return -(size * scaled(d, v, c2) + decay * p) / (1 + decay), d, v
 
-    number = np.float32(0)
+    zero = SharedNumber(lambda params: 0.0)
     return LeafRule(
         step,
         MomoAdamState,
         once=once,
         exp_avg=first_moment(),
         exp_avg_sq=second_moment(),
-        barf=number,
-        gamma=number,
-        lb=number,
+        barf=zero,
+        gamma=zero,
+        lb=SharedNumber(lambda params: lower_bound),
     )

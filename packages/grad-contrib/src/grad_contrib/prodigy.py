@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from grad_contrib._arguments import pair_of_decays
-from grad_contrib._own_state import dot, rate_at, rows, total, wide_zeros, with_numbers
+from grad_contrib._sums import dot, rate_at, rows, total, wide_zeros
 from grad_core import (
     Decay,
     EmptyState,
@@ -41,11 +41,11 @@ from grad_core import (
     MaskedState,
     MaskOrFn,
     NonNegative,
-    Numeric,
     OptState,
     Params,
     Real,
     Scalar,
+    SharedNumber,
     TreeRule,
     Updates,
     abs_sq,
@@ -131,7 +131,6 @@ def prodigy(
         _direction(learning_rate, b1, b2, b3, eps, estim_lr0, estim_lr_coef, safeguard_warmup),
         add_decayed_weights(weight_decay, weight_decay_mask),
         _steps(learning_rate, b1, b2),
-        estim_lr0,
         weight_decay_mask is not None,
     )
 
@@ -141,34 +140,32 @@ def _prodigy(
     direction: GradientTransformation,
     decay: GradientTransformation,
     steps: GradientTransformation,
-    estim_lr0: NonNegative,
     is_masked: bool,
 ) -> TreeRule:
     """A direction, the decay of weights, and the step size; the last two keep nothing."""
     decay_state = MaskedState(EmptyState()) if is_masked else EmptyState()
-
-    def init(params: Params) -> OptState:
-        numbers: dict[str, Numeric] = {"estim_lr": estim_lr0, "numerator_weighted": 0.0}
-        return with_numbers(direction.init(params), numbers, params)
 
     def update(
         updates: Updates, state: ProdigyState, params: Params, **extra_args: object
     ) -> tuple[Updates, OptState]:
         point, step = with_extra_args_support(direction), with_extra_args_support(steps)
         new: Any
-        u, new = point.update(updates, state, params, own_state=state)
+        u, new = point.update(updates, state, params)
         u, _ = decay.update(u, decay_state, params)
-        u, _ = step.update(u, EmptyState(), own_state=state, moves=new.count > 0)
+        known = {"last_count": state.count, "d": state.estim_lr, "moves": new.count > 0}
+        u, _ = step.update(u, EmptyState(), **known)
         return u, new
 
-    return TreeRule(update, init, inner_state=lambda state: state)
+    return TreeRule(update, direction.init, inner_state=lambda state: state)
 
 
-def _step_size(learning_rate: LearningRate, b1: Any, b2: Any, state: ProdigyState) -> Any:
+def _step_size(
+    learning_rate: LearningRate, b1: Any, b2: Any, count: jax.Array, d: jax.Array
+) -> Any:
     """The factor lambda of the next step."""
-    t = safe_increment(state.count)
+    t = safe_increment(count)
     bias_correction = (1 - b2**t) ** 0.5 / (1 - b1**t)
-    return state.estim_lr * rate_at(learning_rate, state.count) * bias_correction
+    return d * rate_at(learning_rate, count) * bias_correction
 
 
 @rule
@@ -184,17 +181,25 @@ def _direction(
 ) -> LeafRule:
     """Prodigy's direction, m / (sqrt(v) + d * eps), and its whole state."""
 
-    def once(updates: Updates, params: Params, own_state: ProdigyState) -> dict[str, Any]:
-        d = own_state.estim_lr
+    def once(
+        updates: Updates,
+        params: Params,
+        grad_sum: Updates,
+        params0: Params,
+        estim_lr: jax.Array,
+        numerator_weighted: jax.Array,
+        last_count: jax.Array,
+    ) -> dict[str, Any]:
+        d = estim_lr
         weight = safe_divide(d, jnp.asarray(estim_lr0, d.dtype))
-        size = _step_size(learning_rate, b1, b2, own_state)
+        size = _step_size(learning_rate, b1, b2, last_count, d)
         g_weight = weight * (d if safeguard_warmup else size)
-        trees = rows(updates, params, own_state.params0, own_state.grad_sum)
+        trees = rows(updates, params, params0, grad_sum)
         way, length = [], []
         for g, p, p0, s in trees:
             way.append(dot(g, p0 - p))
             length.append(jnp.sum(jnp.abs(b3 * s + g_weight * g)))
-        r = b3 * own_state.numerator_weighted + weight * size * total(way)
+        r = b3 * numerator_weighted + weight * size * total(way)
         estimate = estim_lr_coef * safe_divide(r, total(length))
         moves = total(length) > 0
         return {
@@ -202,7 +207,7 @@ def _direction(
             "g_weight": g_weight,
             "estim_lr": jnp.maximum(d, estimate),
             "numerator_weighted": r,
-            "count": jnp.where(moves, safe_increment(own_state.count), own_state.count),
+            "count": jnp.where(moves, safe_increment(last_count), last_count),
         }
 
     def step(
@@ -229,8 +234,8 @@ def _direction(
         exp_avg_sq=second_moment(),
         grad_sum=wide_zeros,
         params0=copy_of,
-        estim_lr=np.float32(0),
-        numerator_weighted=np.float32(0),
+        estim_lr=SharedNumber(lambda params: estim_lr0),
+        numerator_weighted=SharedNumber(lambda params: 0.0),
         count=np.int32(0),
     )
 
@@ -239,8 +244,8 @@ def _direction(
 def _steps(learning_rate: LearningRate, b1: Decay, b2: Decay) -> LeafRule:
     """Prodigy's step, -lambda * u, or none while no gradient has been seen."""
 
-    def once(own_state: ProdigyState, moves: jax.Array) -> dict[str, Any]:
-        size = _step_size(learning_rate, b1, b2, own_state)
+    def once(last_count: jax.Array, d: jax.Array, moves: jax.Array) -> dict[str, Any]:
+        size = _step_size(learning_rate, b1, b2, last_count, d)
         return {"size": jnp.where(moves, size, 0.0)}
 
     return LeafRule(lambda g, size: -size * g, once=once)

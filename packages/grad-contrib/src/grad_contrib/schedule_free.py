@@ -30,7 +30,6 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from grad_contrib._scalars import scalar_dtype
 from grad_core import (
     Decay,
     DType,
@@ -52,6 +51,7 @@ from grad_core import (
     rule,
     safe_divide,
     safe_increment,
+    scalar_dtype,
     scale_by_learning_rate,
     transformation,
 )

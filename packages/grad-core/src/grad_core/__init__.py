@@ -134,9 +134,11 @@ from grad_core.stateless import (
     with_extra_args_support,
 )
 from grad_core.statistics import (
+    SharedNumber,
     copy_of,
     first_moment,
     full_like,
+    scalar_dtype,
     second_moment,
     zeros_like,
 )
@@ -213,6 +215,7 @@ __all__ = [
     "ScaleByTrustRatioState",
     "ScaleState",
     "Schedule",
+    "SharedNumber",
     "StepSchedule",
     "TraceState",
     "TransformInitFn",
@@ -271,6 +274,7 @@ __all__ = [
     "safe_norm",
     "safe_root_mean_squares",
     "safe_sqrt",
+    "scalar_dtype",
     "scale",
     "scale_by_distance_over_gradients",
     "scale_by_learning_rate",

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from grad_core import structure
 from grad_core.errors import TreeMismatchError, shown
-from grad_core.rules import ExtraArgs, LeafRule, Leaves, Stage, naming_all, run_rules
+from grad_core.leaves import Leaves, Stage, naming_all, run_rules
+from grad_core.rules import ExtraArgs, LeafRule
 from grad_core.stacking import Layout
 from grad_core.structure import flatten_like
 from grad_core.tree._map_params import ParamsPlaceholder
@@ -33,7 +34,8 @@ def init_grouped(spec: LeafRule, params: Params, max_size: int) -> OptState:
         on_stack = jax.vmap(first)
         return {k: on_stack(x) if k in layout.stacks else first(x) for k, x in packed.items()}
 
-    return spec.start({field: values(first) for field, first in spec.statistics.items()})
+    statistics = {field: values(first) for field, first in spec.statistics.items()}
+    return spec.start(statistics, params)
 
 
 def run_grouped(

@@ -23,7 +23,8 @@ from grad_core.errors import (
 )
 from grad_core.grouping import init_grouped, run_grouped
 from grad_core.hyperparameters import EvaluatedSchedule, is_users_schedule
-from grad_core.rules import ExtraArgs, LeafRule, Stage, TreeRule, naming_all, run_rules
+from grad_core.leaves import Stage, naming_all, run_rules
+from grad_core.rules import ExtraArgs, LeafRule, TreeRule
 from grad_core.schedules import in_compiled_code
 from grad_core.sharing import dispatched_once
 from grad_core.types import (

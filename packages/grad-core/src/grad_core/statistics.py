@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from grad_core.hyperparameters import DType
+from grad_core.types import Numeric, Params
 
 
 def zeros_like(p: Any, dtype: DType | None = None) -> jax.Array:
@@ -32,6 +33,28 @@ def copy_of(p: Any, dtype: DType | None = None) -> jax.Array:
     if isinstance(p, jax.ShapeDtypeStruct):
         return zeros_like(p, dtype)
     return jnp.array(p, dtype or jnp.result_type(p), copy=True)
+
+
+class SharedNumber:
+    """The first value of a number that all leaves share, computed from all parameters.
+
+    It is kept in their widest real dtype, float32 at least.
+
+    Args:
+      first: The function from the tree of parameters, or of their shapes, to the number.
+    """
+
+    def __init__(self, first: Callable[[Params], Numeric]) -> None:
+        self.first = first
+
+    def __call__(self, params: Params) -> jax.Array:
+        return jnp.asarray(self.first(params), scalar_dtype(params))
+
+
+def scalar_dtype(params: Params) -> Any:
+    """The real dtype of numbers that all leaves share: the widest of all, at least float32."""
+    widest = jnp.result_type(jnp.float32, *map(jnp.result_type, jax.tree.leaves(params)))
+    return jnp.finfo(widest).dtype  # type: ignore[no-untyped-call]
 
 
 def first_moment(dtype: DType | None = None) -> Callable[[jax.Array], jax.Array]:

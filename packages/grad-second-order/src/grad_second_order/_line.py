@@ -16,6 +16,7 @@ from grad_core import (
     TreeMismatchError,
     Updates,
     apply_updates,
+    scalar_dtype,
     structure,
     zeros_like,
 )
@@ -53,13 +54,6 @@ def half_square(params: Params) -> jax.Array:
         jnp.sum(jnp.real(x * jnp.conj(x))) for x in map(jnp.asarray, jax.tree.leaves(params))
     ]
     return jnp.asarray(sum(squares, jnp.zeros([]))) / 2
-
-
-def step_dtype(params: Params) -> Any:
-    """The real dtype of values and step sizes: the widest of the parameters, at least float32."""
-    dtypes = [jnp.result_type(p) for p in jax.tree.leaves(params)]
-    widest = jnp.result_type(jnp.float32, *dtypes)
-    return jnp.finfo(widest).dtype  # type: ignore[no-untyped-call]
 
 
 def strongly_typed(params: Params) -> Params:
@@ -117,7 +111,7 @@ class Line:
     def __init__(self, params: Params | None, updates: Updates, extra_args: dict[str, Any]) -> None:
         problem = minimised(params, updates, extra_args)
         self.params, self.updates, self.value_fn, extra_args = problem
-        self.dtype = step_dtype(self.params)
+        self.dtype = scalar_dtype(self.params)
         value, self.grad = self._value_and_grad(extra_args.get("value"), extra_args.get("grad"))
         self.start = Point(self.number(0.0), self.number(value), self.slope(self.grad))
 

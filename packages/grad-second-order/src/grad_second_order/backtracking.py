@@ -29,12 +29,13 @@ from grad_core import (
     example,
     exempt,
     needs_extra_args,
+    scalar_dtype,
     structure,
     transformation,
     zeros_like,
 )
 from grad_core.sharing import dispatched_once
-from grad_second_order._line import Line, Point, half_square, loop, scaled, step_dtype
+from grad_second_order._line import Line, Point, half_square, loop, scaled
 from grad_second_order.zoom import TAKES_STEPS
 
 
@@ -168,7 +169,7 @@ def scale_by_backtracking_linesearch(
 
     def init(params: Params) -> OptState:
         structure.check_inexact(params, "params")
-        dtype = step_dtype(params)
+        dtype = scalar_dtype(params)
         return ScaleByBacktrackingLinesearchState(
             learning_rate=jnp.ones([], dtype),
             value=jnp.full([], jnp.inf, dtype),

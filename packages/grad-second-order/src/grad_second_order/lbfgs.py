@@ -39,6 +39,7 @@ from grad_core import (
     needs_extra_args,
     rule,
     safe_increment,
+    scalar_dtype,
     scale,
     scale_by_learning_rate,
     structure,
@@ -47,7 +48,7 @@ from grad_core import (
 )
 from grad_core.errors import shown
 from grad_core.rules import in_compute_precision
-from grad_second_order._line import check_beside_params, half_square, step_dtype
+from grad_second_order._line import check_beside_params, half_square
 from grad_second_order._parts import Arrays, Part, add, inner, wide
 from grad_second_order.zoom import scale_by_zoom_linesearch
 
@@ -117,7 +118,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Tr
             updates=jax.tree.map(zeros_like, params),
             diff_params_memory=memory,
             diff_updates_memory=jax.tree.map(jnp.copy, memory),
-            weights_memory=jnp.zeros([memory_size], step_dtype(params)),
+            weights_memory=jnp.zeros([memory_size], scalar_dtype(params)),
         )
 
     def update(updates: Updates, state: Any, params: Params) -> tuple[Updates, OptState]:

@@ -44,6 +44,7 @@ from grad_core import (
     global_norm,
     identity,
     needs_extra_args,
+    scalar_dtype,
     scale,
     scale_by_learning_rate,
     structure,
@@ -53,7 +54,7 @@ from grad_core import (
 )
 from grad_core.errors import shown
 from grad_core.sharing import dispatched_once
-from grad_second_order._line import asked_by, half_square, loop, minimised, step_dtype
+from grad_second_order._line import asked_by, half_square, loop, minimised
 from grad_second_order._parts import Arrays, Part, add, inner, wide
 from grad_second_order._vectors import Operator, check_alike, check_at_least, check_real
 from grad_second_order.hessian import hessian_operator
@@ -164,7 +165,7 @@ def scale_by_newton_cg(
         structure.check_inexact(params, "params")
         if tree.size(params):
             check_real("scale_by_newton_cg", "params", params)
-        dtype = step_dtype(params)
+        dtype = scalar_dtype(params)
         return ScaleByNewtonCGState(
             jnp.zeros([], jnp.int32), jnp.ones([], dtype), jnp.zeros([], dtype)
         )
@@ -187,7 +188,7 @@ def scale_by_newton_cg(
         else:
             operator = curvature(params, **asked_by(curvature, extra_args))
         product = _restricted(operator, part, params)
-        dtype = step_dtype(params)
+        dtype = scalar_dtype(params)
         numbers = jax.lax.stop_gradient((damping, max_forcing))
         rules = _Rules(max_cg_iters, *(jnp.asarray(x, dtype) for x in numbers))
         direction, state = _direction(g, _conjugate_gradients(product, g, rules))

@@ -15,12 +15,13 @@ from grad_core import (
     Updates,
     apply_updates,
     global_norm,
+    scalar_dtype,
     structure,
     tree,
     with_extra_args_support,
 )
 from grad_core.errors import naming
-from grad_second_order._line import like_params, scalar_fn, step_dtype, strongly_typed
+from grad_second_order._line import like_params, scalar_fn, strongly_typed
 from grad_second_order._progress import progress_of
 
 
@@ -116,7 +117,7 @@ def run(
     with naming("run"):
         structure.check_inexact(params, "params")
         minimiser = _Minimiser(
-            optimizer, scalar_fn(fun, {}, "fun"), step_dtype(params), tol, max_iter
+            optimizer, scalar_fn(fun, {}, "fun"), scalar_dtype(params), tol, max_iter
         )
         show = progress_of(max_iter) if progress else None
         begin = minimiser.begin(strongly_typed(params))

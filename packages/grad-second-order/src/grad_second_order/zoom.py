@@ -37,12 +37,13 @@ from grad_core import (
     example,
     exempt,
     needs_extra_args,
+    scalar_dtype,
     structure,
     transformation,
     zeros_like,
 )
 from grad_core.sharing import dispatched_once
-from grad_second_order._line import Line, Point, half_square, loop, scaled, step_dtype
+from grad_second_order._line import Line, Point, half_square, loop, scaled
 
 InitialGuess: TypeAlias = Literal["keep", "one"]
 TAKES_STEPS = "it takes steps, which lead downhill, not gradients"
@@ -208,7 +209,7 @@ def scale_by_zoom_linesearch(
 
     def init(params: Params) -> OptState:
         structure.check_inexact(params, "params")
-        dtype = step_dtype(params)
+        dtype = scalar_dtype(params)
         return ScaleByZoomLinesearchState(
             learning_rate=jnp.ones([], dtype),
             value=jnp.full([], jnp.inf, dtype),

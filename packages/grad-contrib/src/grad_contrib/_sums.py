@@ -1,65 +1,23 @@
 """What rules share whose scalars depend on the statistics of all leaves.
 
 A learning rate that estimates the distance to the solution needs a sum over all leaves of
-something that each keeps of its own: its first parameter, or the sum of its gradients. The `once`
-of a `LeafRule` sees whole trees of updates and parameters, and any extra argument of ``update``; so
-`knowing_its_state` passes a rule its own state as the extra argument ``own_state``, and `rows` puts
-trees side by side.
+something that each keeps of its own: its first parameter, or the sum of its gradients.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from grad_contrib._scalars import scalar_dtype
 from grad_core import (
-    GradientTransformation,
     LearningRate,
-    Numeric,
-    OptState,
-    Params,
     PyTree,
-    TreeRule,
     Updates,
     abs_sq,
     widen,
-    with_extra_args_support,
     zeros_like,
 )
-
-FirstNumbers: TypeAlias = Callable[[Params], dict[str, Numeric]]
-
-
-def knowing_its_state(inner: GradientTransformation, first: FirstNumbers) -> TreeRule:
-    """The rule of a wrapper that passes `inner` its state as the extra argument ``own_state``.
-
-    Args:
-      inner: The transformation, an argument of the wrapper.
-      first: The first values of the numbers in its state that all leaves share, by field, from the
-        parameters. They get the widest real dtype of the parameters, float32 at least.
-
-    Returns:
-      The rule, whose state is that of `inner`.
-    """
-
-    def init(params: Params) -> OptState:
-        return with_numbers(inner.init(params), first(params), params)
-
-    def update(
-        updates: Updates, state: OptState, params: Params | None = None, **extra_args: object
-    ) -> tuple[Updates, OptState]:
-        extra_args["own_state"] = state
-        return with_extra_args_support(inner).update(updates, state, params, **extra_args)
-
-    return TreeRule(update, init, inner_state=lambda state: state)
-
-
-def with_numbers(state: Any, numbers: dict[str, Numeric], params: Params) -> OptState:
-    """A state with other numbers that all leaves share."""
-    dtype = scalar_dtype(params)
-    return state._replace(**{k: jnp.asarray(x, dtype) for k, x in numbers.items()})
 
 
 def rows(updates: Updates, *trees: PyTree) -> Iterator[tuple[jax.Array, ...]]:
