@@ -43,5 +43,7 @@ def test_training_steps_compile_for_tpu(example: Any, parts: Any, tpu: Any) -> N
         updates, state = optimizer.update(grads, state, params)
         return optax.apply_updates(params, updates), state, value
 
-    state, _ = tpu.compile(f"docs.{name}", "init", optimizer.init, params)
-    tpu.compile(f"docs.{name}", "step", step, params, state, batch, donate=(0, 1))
+    state, of_init = tpu.compile(optimizer.init, params)
+    _, of_step = tpu.compile(step, params, state, batch, donate=(0, 1))
+    tpu.enter(f"docs.{name}", "init", of_init)
+    tpu.enter(f"docs.{name}", "step", of_step)

@@ -87,4 +87,5 @@ def compiles_for_tpu(subject: LossSubject, target: Target) -> None:
     }
     arrays = target.placed(arrays, dict.fromkeys(subject.batched, ("data",)))
     reals = {name: arrays.pop(name) for name in subject.reals}
-    target.compile(subject.path, "value_and_grad", subject.value_and_gradients, reals, arrays)
+    _, costs = target.compile(subject.value_and_gradients, reals, arrays)
+    target.enter(subject.path, "value_and_grad", costs)

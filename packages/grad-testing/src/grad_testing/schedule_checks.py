@@ -385,4 +385,5 @@ def compiles_for_tpu(subject: ScheduleSubject, target: Target) -> None:
       target: A TPU, or a mesh of them.
     """
     count = target.placed(abstract((), "int32"), {})
-    target.compile(subject.path, "value", subject.schedule, count)
+    _, costs = target.compile(subject.schedule, count)
+    target.enter(subject.path, "value", costs)

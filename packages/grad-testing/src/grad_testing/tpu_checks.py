@@ -22,7 +22,8 @@ def compiles_for_tpu(subject: TransformationSubject, target: Target) -> None:
       subject: The factory under test.
       target: A TPU, or a mesh of them.
     """
-    _costs_of_update(subject, target)
+    for part, costs in _costs(subject, target).items():
+        target.enter(subject.path, part, costs)
 
 
 def needs_little_memory_on_tpu(subject: TransformationSubject, target: Target) -> None:
@@ -32,7 +33,7 @@ def needs_little_memory_on_tpu(subject: TransformationSubject, target: Target) -
       subject: The factory under test.
       target: A TPU.
     """
-    temporary = _costs_of_update(subject, target).temporary
+    temporary = _costs(subject, target)["update"].temporary
     largest = max(x.size * x.dtype.itemsize for x in jax.tree.leaves(_params(target)))
     require(
         temporary <= largest,
@@ -42,15 +43,14 @@ def needs_little_memory_on_tpu(subject: TransformationSubject, target: Target) -
 
 
 @functools.lru_cache(maxsize=8)
-def _costs_of_update(subject: TransformationSubject, target: Target) -> Costs:
-    params = _params(target)
-    init = functools.partial(target.compile, subject.path, "init", subject.runner.init)
-    update = functools.partial(target.compile, subject.path, "update", subject.runner.update)
-    state, _ = init(params)
+def _costs(subject: TransformationSubject, target: Target) -> dict[str, Costs]:
+    """What ``init`` and ``update`` need, if they keep shardings."""
+    params, (init, update) = _params(target), subject.runner
+    state, of_init = target.compile(init, params)
     require_sharded_alike(state, params, f"{subject.name}: after init, for TPUs")
-    (_, state), costs = update(params, state, params, donate=(0, 1))
+    (_, state), of_update = target.compile(update, params, state, params, donate=(0, 1))
     require_sharded_alike(state, params, f"{subject.name}: after update, for TPUs")
-    return costs
+    return {"init": of_init, "update": of_update}
 
 
 def _params(target: Target) -> Any:

@@ -126,7 +126,7 @@ class Ledger:
             if abs(now - before) > SLACK_BYTES + SLACK * before:
                 change = "more" if now > before else "less"
                 raise AssertionError(
-                    f"{' '.join(program)}: bytes of {what} are {now:,}, {change} than the "
+                    f"{' '.join(program)}, {what}: {now:,} bytes, {change} than the "
                     f"{before:,} in {self._table.name}. If it is meant, record it: "
                     f"uv run tools/tpu_costs.py -- -k {_function(program)}"
                 )

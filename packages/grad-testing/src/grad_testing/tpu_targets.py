@@ -51,18 +51,11 @@ class Target(NamedTuple):
         return jax.tree_util.tree_map_with_path(place, tree)
 
     def compile(
-        self,
-        name: str | None,
-        part: str,
-        function: Any,
-        *arguments: Any,
-        donate: Sequence[int] = (),
+        self, function: Any, *arguments: Any, donate: Sequence[int] = ()
     ) -> tuple[Any, Costs]:
-        """Compiles a function for shapes of arrays, and enters what it needs.
+        """Compiles a function for shapes of arrays.
 
         Args:
-          name: Of the function, as it stands in the table; None enters nothing.
-          part: Which part of it, or what it does.
           function: The function.
           *arguments: Trees of shapes, with shardings.
           donate: The indices of arguments that are donated.
@@ -75,11 +68,22 @@ class Target(NamedTuple):
             jitted = jax.jit(function, donate_argnums=tuple(donate), keep_unused=True)
             traced = jitted.trace(*arguments)
             compiled = traced.lower().compile()
-        costs = costs_of(compiled)
+        shapes = jax.tree.map(_with_sharding, traced.out_info, compiled.output_shardings)
+        return shapes, costs_of(compiled)
+
+    def enter(self, name: str | None, part: str, costs: Costs) -> None:
+        """Compares what a program needs with what is on record; nothing for what is not public.
+
+        Args:
+          name: Of the function, as it stands in the table; None if it is not public.
+          part: Which part of it, or what it does.
+          costs: What the program needs.
+
+        Raises:
+          AssertionError: If that is more than on record, or less.
+        """
         if name is not None:
             self.ledger.enter(Program(name, part, self.topology, self.layout), costs)
-        shapes = jax.tree.map(_with_sharding, traced.out_info, compiled.output_shardings)
-        return shapes, costs
 
 
 def _with_sharding(x: Any, sharding: Sharding) -> jax.ShapeDtypeStruct:
