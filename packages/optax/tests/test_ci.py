@@ -131,6 +131,14 @@ def test_unknown_arguments_are_errors(command, error):
     assert "Usage: " in said
 
 
+def test_a_report_elsewhere_leaves_pytest_its_configuration(tmp_path):
+    """pytest looks for it above a path among its arguments, if it does not know the option yet."""
+    report = tmp_path / "report"
+    report.touch()
+    said = run("ci/run", "cpu", "--full", "--", "-n", "0", "--markers", CI_REPORT=str(report))
+    assert "full: belongs to the full tier" in said
+
+
 # Versions.
 
 

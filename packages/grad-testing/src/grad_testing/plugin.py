@@ -7,7 +7,10 @@ modules use JAX as they are imported, virtual devices must be made before: set
 
 Options:
   --backend: where to run tests.
-  --run-summary FILE: at the end say what did not run and why, in groups with counts.
+  --run-summary=FILE: at the end say what did not run and why, in groups with counts.
+  --record-tpu-costs=FILE: write down what programs need on TPUs, rather than compare it.
+
+  (After a blank instead of ``=``, pytest would look for its configuration above FILE.)
 
 Fixtures:
   backend: ``"cpu"``, ``"gpu"`` or ``"tpu"``, where the tests run.
@@ -48,7 +51,7 @@ _NEEDS_DEVICES = frozenset({"devices", "mesh", "sharding_mesh"})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds ``--backend`` and ``--run-summary``."""
+    """Adds the options, and what the configuration may say."""
     group = parser.getgroup("grad-testing", "gradient transformations")
     group.addoption(
         "--backend",
