@@ -11,19 +11,16 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
 from check_tree import ROOT, UMBRELLA
+from versions import declared
 
 
 def needs(root: Path = ROOT) -> dict[str, set[str]]:
     """The siblings that each package needs directly, for itself or for its tests."""
-    files = root.glob("packages/*/pyproject.toml")
-    projects = [
-        tomllib.loads(file.read_text(encoding="utf-8"))["project"] for file in sorted(files)
-    ]
+    projects = declared(root)
     plugins = {
         project["name"] for project in projects if "pytest11" in project.get("entry-points", {})
     }

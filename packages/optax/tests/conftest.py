@@ -28,3 +28,23 @@ def example():
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def check_picture():
+    """The function that requires a file to be a picture of curves, and no blank page."""
+
+    def check(path):
+        import matplotlib.pyplot as plt
+
+        assert path.read_bytes().startswith(b"\x89PNG\r\n")
+        image = plt.imread(path)
+        height, width, _ = image.shape
+        assert height >= 400
+        assert width >= 600
+        # Curves, axes and labels: several colours, some ink.
+        colours = image[..., :3].reshape(-1, 3)
+        assert len(set(map(tuple, (colours * 15).astype(int)))) > 10
+        assert 0.01 < (colours.min(axis=-1) < 0.9).mean() < 0.5
+
+    return check

@@ -13,6 +13,7 @@ import optax
 from grad_core.sharding import state_sharding
 from grad_testing import transformation_factories
 from grad_testing.checking import numbered, require_close, subject_of
+from grad_testing.training import require_sharded
 
 OPTIMIZERS = transformation_factories(grad_optimizers)
 SHAPES = {"bias": (8,), "square": (8, 8)}
@@ -50,13 +51,6 @@ def unsharded(optimizer):
     return state, optimizer.update(gradients, state, params)
 
 
-def assert_sharded(state, shardings):
-    found = jax.tree_util.tree_flatten_with_path(state)[0]
-    for (path, x), due in zip(found, jax.tree.leaves(shardings), strict=True):
-        what = f"state{jax.tree_util.keystr(path)} is sharded as {x.sharding}, not {due}"
-        assert x.sharding.is_equivalent_to(due, x.ndim), what
-
-
 def assert_typed(types, shardings):
     """On explicit meshes, types say how ``init`` and ``update`` shard."""
     found = jax.tree_util.tree_flatten_with_path(types)[0]
@@ -86,7 +80,7 @@ def check(optimizer, mesh, expected):
         )
         made = step(gradients, state, params)
     require_close(made, expected[1], "what update makes")
-    assert_sharded(made[1], shardings)
+    require_sharded(made[1], shardings, "state")
     for (path, x), sharding in zip(
         jax.tree_util.tree_flatten_with_path(types)[0], jax.tree.leaves(shardings), strict=True
     ):

@@ -4,6 +4,7 @@ The compiler tells it, no TPU is needed, and for one version of it the figures n
 show what a change costs, or saves, in memory and in bytes that are moved.
 """
 
+import functools
 import importlib.metadata
 import json
 import warnings
@@ -62,6 +63,7 @@ def costs_of(compiled: Any) -> Costs:
     )
 
 
+@functools.cache
 def compilers() -> str:
     """The versions that the figures depend on."""
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
+from grad_testing.devices import make_mesh
 from grad_testing.tpu_costs import Costs, Ledger, Program, costs_of
 
 __all__ = ["Target", "abstract"]
@@ -27,18 +27,12 @@ class Target(NamedTuple):
     devices: tuple[jax.Device, ...]
     ledger: Ledger
 
-    @property
-    def mesh(self) -> Mesh:
-        """A mesh with the axes ``data`` and ``model``, of all devices or of one."""
-        devices = self.devices if self.layout == "sharded" else self.devices[:1]
-        second = 2 if len(devices) % 2 == 0 else 1
-        return Mesh(np.asarray(devices).reshape(-1, second), ("data", "model"))
-
     def sharding(self, *axes: str | None) -> Sharding:
-        """That of an array whose axes are sharded over axes of the mesh."""
+        """That of an array whose axes are sharded over the mesh axes ``data`` and ``model``."""
         if self.layout == "single":
             return SingleDeviceSharding(self.devices[0])
-        return NamedSharding(self.mesh, PartitionSpec(*axes))  # type: ignore[no-untyped-call]
+        mesh = make_mesh(explicit=False, devices=self.devices)
+        return NamedSharding(mesh, PartitionSpec(*axes))  # type: ignore[no-untyped-call]
 
     def placed(self, tree: Any, axes: Mapping[str, Sequence[str | None]]) -> Any:
         """Shapes of arrays on the TPUs; by their names in the tree, how their axes are sharded."""
